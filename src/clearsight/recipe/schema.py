@@ -1,0 +1,361 @@
+"""What a recipe may say: one pydantic model a section, unknown keys refused, every value checked at once.
+
+A recipe is plain data. Builders elsewhere (`build_model`, `build_optimizer`, …) are the only readers of a section.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+__all__ = [
+    "AssignerConfig",
+    "AtssConfig",
+    "AugmentConfig",
+    "ClassifierConfig",
+    "DataConfig",
+    "EarlyStopConfig",
+    "EvalConfig",
+    "LightConfig",
+    "LoaderConfig",
+    "MaxIouConfig",
+    "ModelConfig",
+    "OptimizerConfig",
+    "Recipe",
+    "RetinaNetConfig",
+    "ScheduleConfig",
+    "SimOtaConfig",
+    "SplitConfig",
+    "TrainerConfig",
+]
+
+Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
+Positive = Annotated[float, Field(gt=0.0)]
+Count = Annotated[int, Field(ge=1)]
+Pixels = Annotated[int, Field(ge=8, le=16384)]
+
+
+class Section(BaseModel):
+    """Frozen, and closed: a key that is not listed is an error."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, validate_default=True)
+
+
+# ------------------------------------------------------------------------------------------------ data
+class SplitConfig(Section):
+    """How to split data whose files name no splits."""
+
+    method: Literal["auto", "random", "stratified", "grouped"] = "auto"
+    """`auto`: grouped where records carry a group, else stratified where classes allow it, else random."""
+    fractions: tuple[Fraction, Fraction, Fraction] | None = None
+    """Shares of train, val, test, adding up to 1; None chooses by size (6:2:2 small, 98:1:1 above a million)."""
+    seed: int = 0
+
+    @model_validator(mode="after")
+    def _adds_up(self) -> Self:
+        if self.fractions is not None and abs(sum(self.fractions) - 1) > 1e-6:
+            raise ValueError(f"fractions must add up to 1, they add up to {sum(self.fractions):g}")
+        return self
+
+
+class DataConfig(Section):
+    """Where the data is and how it is read."""
+
+    root: str | None = None
+    """Folder or annotation file; None for data that is generated (`format: digit_scenes`)."""
+    format: Literal[
+        "auto", "image_folder", "csv", "voc", "coco", "yolo", "mask_png", "instance_png", "labelme", "digit_scenes"
+    ] = "auto"
+    """`auto` looks at the files."""
+    classes: tuple[str, ...] | None = None
+    """Class names in label order; None takes them from the files."""
+    train: str | tuple[str, ...] = "train"
+    """Split, or splits, to train on."""
+    val: str | None = "val"
+    """Split watched during training; None trains without validation."""
+    test: str | None = "test"
+    """Split that `eval` scores by default."""
+    split: SplitConfig = SplitConfig()
+    size: tuple[Pixels, Pixels] = (320, 320)
+    """Height and width that the model sees."""
+    fit: Literal["letterbox", "stretch"] = "letterbox"
+    """`letterbox` keeps the aspect ratio and pads on the right and below; `stretch` does not."""
+    channels: Annotated[int, Field(ge=1, le=64)] = 3
+    """Channels of the model's input; grey images are repeated, alpha is dropped with a finding."""
+    normalize: Literal["data", "imagenet", "unit", "percentile"] = "data"
+    """`data`: mean and deviation of the training images; `unit`: to [0, 1] only; `percentile`: per image, 1st to 99th."""
+    strict: bool = False
+    """Refuse data with any error-level finding; else drop just those items and count them."""
+    scenes: Annotated[int, Field(ge=3)] = 600
+    """Number of images that `digit_scenes` generates."""
+    scenes_seed: int = 0
+
+
+class AugmentConfig(Section):
+    """Random changes to training images; a value of 0 switches one off."""
+
+    flip_horizontal: Fraction = 0.5
+    """Probability."""
+    flip_vertical: Fraction = 0.0
+    """Probability."""
+    rotate90: Fraction = 0.0
+    """Probability of a quarter turn, on square inputs."""
+    rotate: Annotated[float, Field(ge=0, le=180)] = 0.0
+    """Largest rotation in degrees."""
+    zoom: tuple[Positive, Positive] | None = None
+    """Range of the random scale about a random centre; above 1 crops, below 1 shrinks onto a canvas."""
+    zoom_probability: Fraction = 1.0
+    brightness: Fraction = 0.0
+    """Largest relative change."""
+    contrast: Fraction = 0.0
+    saturation: Fraction = 0.0
+    hue: Annotated[float, Field(ge=0, le=0.5)] = 0.0
+    mosaic: Fraction = 0.0
+    """Probability of four images in one (detection, instance segmentation)."""
+    mixup: Fraction = 0.0
+    """Probability of blending with another image."""
+    mixup_alpha: Positive = 1.0
+    """Both parameters of the Beta distribution that the blend is drawn from."""
+    cutmix: Fraction = 0.0
+    """Probability of a patch of another image (classification)."""
+    cutmix_alpha: Positive = 1.0
+    cutout: Fraction = 0.0
+    """Probability of an erased square."""
+    cutout_size: Fraction = 0.25
+    """Side of the square relative to the shorter side of the image."""
+    copy_paste: Fraction = 0.0
+    """Probability of pasting small objects of the same image again elsewhere."""
+    close_mosaic: Fraction = 0.1
+    """Last share of the training that runs without mosaic and mixup."""
+
+
+class LoaderConfig(Section):
+    """Batches and worker processes."""
+
+    batch_size: Count = 16
+    """Images of one forward pass, over all processes together."""
+    eval_batch_size: Count = 16
+    workers: Annotated[int, Field(ge=0, le=128)] | Literal["auto"] = "auto"
+    """Worker processes a process; `auto` leaves one core a process to the model, at most 8."""
+    cache: Literal["none", "ram"] = "ram"
+    """`ram` keeps decoded, resized images where they fit into half of the free memory."""
+
+
+# ------------------------------------------------------------------------------------------------ assigners
+class MaxIouConfig(Section):
+    """Overlap thresholds (Ren et al. 2015; RetinaNet's values)."""
+
+    name: Literal["max_iou"] = "max_iou"
+    positive: Fraction = 0.5
+    """IoU at and above which an anchor is positive."""
+    negative: Fraction = 0.4
+    """IoU below which it is background; between the two it is ignored."""
+    force_best: bool = True
+    """The best anchors of each object are positive whatever their overlap."""
+
+
+class AtssConfig(Section):
+    """Adaptive training sample selection (Zhang et al. 2020)."""
+
+    name: Literal["atss"] = "atss"
+    candidates: Count = 9
+    """Nearest points a level and object."""
+
+
+class SimOtaConfig(Section):
+    """Simplified optimal transport assignment (Ge et al. 2021, YOLOX)."""
+
+    name: Literal["simota"] = "simota"
+    candidates: Count = 10
+    """Overlaps summed for an object's number of points."""
+    centre_radius: Positive = 2.5
+    """Strides around the centre within which points are candidates."""
+    iou_weight: Positive = 3.0
+    class_weight: Positive = 1.0
+
+
+AssignerConfig = Annotated[MaxIouConfig | AtssConfig | SimOtaConfig, Field(discriminator="name")]
+
+
+# ------------------------------------------------------------------------------------------------ models
+Backbone = Literal["resnet18", "resnet34", "resnet50", "resnet101", "resnet152"]
+Norm = Literal["batch", "group", "frozen_batch"]
+
+
+class ClassifierConfig(Section):
+    """A backbone, global pooling and a linear layer."""
+
+    name: Literal["classifier"] = "classifier"
+    backbone: Backbone = "resnet18"
+    norm: Norm = "batch"
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    small_input: bool = False
+    """A 3×3 stem of stride 1 and no max-pool, for images of 32 to 64 pixels."""
+    weights: str | None = None
+    """Path or URL of published weights."""
+    weights_sha256: str | None = None
+
+
+class RetinaNetConfig(Section):
+    """RetinaNet (Lin et al. 2017) on a ResNet-FPN."""
+
+    name: Literal["retinanet"] = "retinanet"
+    backbone: Backbone = "resnet18"
+    norm: Norm = "batch"
+    fpn_channels: Count = 256
+    head_convs: Annotated[int, Field(ge=0, le=8)] = 4
+    anchor_sizes: tuple[Positive, ...] = (32.0, 64.0, 128.0, 256.0, 512.0)
+    """Side of the first anchor of each level, pixels; three octave scales and three ratios come of each."""
+    assigner: AssignerConfig = MaxIouConfig()
+    box_loss: Literal["l1", "smooth_l1", "giou"] = "l1"
+    focal_alpha: Fraction = 0.25
+    focal_gamma: Annotated[float, Field(ge=0)] = 2.0
+    weights: str | None = None
+    weights_sha256: str | None = None
+
+
+class LightConfig(Section):
+    """One-stage, anchor-free, for small images and few cores."""
+
+    name: Literal["light"] = "light"
+    widths: tuple[Count, Count, Count, Count] = (24, 48, 96, 160)
+    """Channels of the four residual stages."""
+    depths: tuple[Count, Count, Count, Count] = (1, 2, 2, 2)
+    """Blocks of the four stages."""
+    fpn_channels: Count = 64
+    head_convs: Count = 2
+    norm: Norm = "batch"
+    assigner: AssignerConfig = SimOtaConfig()
+    box_weight: Positive = 2.0
+    weights: str | None = None
+    weights_sha256: str | None = None
+
+
+ModelConfig = Annotated[ClassifierConfig | RetinaNetConfig | LightConfig, Field(discriminator="name")]
+
+
+# ------------------------------------------------------------------------------------------------ training
+class OptimizerConfig(Section):
+    """The update rule."""
+
+    name: Literal[
+        "sgd", "momentum", "nesterov", "adagrad", "adadelta", "rmsprop", "adam", "adamw", "nadam", "lbfgs"
+    ] = "adamw"
+    lr: Annotated[float, Field(gt=0, le=100)] = 1e-3
+    """Peak learning rate of the heads."""
+    backbone_lr: Positive = 1.0
+    """Factor on `lr` for the backbone's parameters."""
+    weight_decay: Annotated[float, Field(ge=0, lt=1)] = 0.05
+    decay_norm_and_bias: bool = False
+    """Decay one-dimensional parameters (norm scales, biases) too."""
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    betas: tuple[Fraction, Fraction] = (0.9, 0.999)
+
+
+class ScheduleConfig(Section):
+    """The learning rate over the run, as a factor on `optimizer.lr`."""
+
+    name: Literal["constant", "step", "linear", "cosine", "one_cycle", "plateau"] = "cosine"
+    warmup: Annotated[float, Field(ge=0, lt=1)] = 0.03
+    """Share of the run in which the rate rises linearly from `warmup_start`."""
+    warmup_start: Fraction = 0.01
+    """Factor at the first step."""
+    final: Fraction = 0.01
+    """Factor at the last step (linear, cosine, one_cycle)."""
+    milestones: tuple[Fraction, ...] = (0.6, 0.85)
+    """Shares of the run at which `step` multiplies by `gamma`."""
+    gamma: Fraction = 0.1
+    """Factor of `step` and `plateau`."""
+    patience: Count = 5
+    """Evaluations without improvement before `plateau` lowers the rate."""
+
+
+class EarlyStopConfig(Section):
+    """Stop when the watched metric no longer improves."""
+
+    patience: Count = 10
+    """Evaluations without improvement."""
+    min_delta: Annotated[float, Field(ge=0)] = 0.0
+
+
+class TrainerConfig(Section):
+    """How long, on what, and how a run is kept."""
+
+    epochs: Count | None = None
+    steps: Count | None = None
+    """Optimiser steps."""
+    minutes: Positive | None = None
+    """Wall clock; the schedule then follows the clock, and such a run does not repeat bit for bit."""
+    seed: int = 0
+    accelerator: str = "auto"
+    devices: int | str = "auto"
+    nodes: Count = 1
+    strategy: str = "auto"
+    """Lightning Fabric's: `auto`, `ddp`, `fsdp`, …"""
+    precision: Literal["auto", "32-true", "bf16-mixed", "16-mixed", "bf16-true", "64-true"] = "auto"
+    """`auto`: bf16 autocast where the device has it, else 32-bit."""
+    channels_last: bool = True
+    compile: bool = False
+    deterministic: bool = True
+    """Only algorithms that give the same bits each time."""
+    accumulate: Count = 1
+    """Batches whose gradients are averaged before a step."""
+    clip_norm: Positive | None = 10.0
+    clip_value: Positive | None = None
+    ema: Annotated[float, Field(ge=0, lt=1)] = 0.999
+    """Decay of the moving average of the weights, warmed up; 0 switches it off."""
+    eval_every: Count = 1
+    """Epochs between evaluations on `data.val`."""
+    checkpoint_steps: Count | None = None
+    """Steps between saves of `last.ckpt`, besides the one at each epoch's end."""
+    monitor: str | None = None
+    """Metric that picks the best checkpoint; None takes the task's own (`map`, `accuracy`)."""
+    early_stop: EarlyStopConfig | None = None
+
+    @model_validator(mode="after")
+    def _one_length(self) -> Self:
+        given = [name for name in ("epochs", "steps", "minutes") if getattr(self, name) is not None]
+        if len(given) != 1:
+            found = "none" if not given else " and ".join(given)
+            raise ValueError(f"give exactly one of epochs, steps or minutes; found {found}")
+        return self
+
+
+class EvalConfig(Section):
+    """What predictions count and how they are scored."""
+
+    score_threshold: Fraction = 0.05
+    """Lowest score of a detection that is kept for scoring."""
+    nms_iou: Fraction = 0.6
+    max_detections: Count = 100
+    """Kept an image."""
+    bootstrap: Annotated[int, Field(ge=0)] = 200
+    """Resamples of the images for intervals; 0 gives none."""
+    draw_threshold: Fraction = 0.4
+    """Lowest score that is drawn."""
+
+
+class Recipe(Section):
+    """Everything that decides a run."""
+
+    name: str
+    """Also the run's folder below `runs/`."""
+    description: str = ""
+    task: Literal["classification", "detection"]
+    data: DataConfig
+    model: ModelConfig
+    augment: AugmentConfig = AugmentConfig()
+    loader: LoaderConfig = LoaderConfig()
+    optimizer: OptimizerConfig = OptimizerConfig()
+    schedule: ScheduleConfig = ScheduleConfig()
+    trainer: TrainerConfig
+    eval: EvalConfig = EvalConfig()
+
+    @model_validator(mode="after")
+    def _model_fits_task(self) -> Self:
+        detects = self.model.name != "classifier"
+        if detects != (self.task == "detection"):
+            raise ValueError(f"model.name {self.model.name!r} does not do task {self.task!r}")
+        return self
