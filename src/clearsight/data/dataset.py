@@ -35,7 +35,7 @@ class Dataset:
         root: folder that holds the data; the annotation file's folder where a file was read.
         format: key of `clearsight.data.formats.FORMATS` that it was read with.
         findings: everything found while reading, in file order.
-        attributes: what belongs to the whole and only some formats carry (COCO `info`, category ids), plain JSON values.
+        attributes: what belongs to the whole and only some formats carry (COCO's `info`), plain JSON values.
     """
 
     records: list[Record]

@@ -23,7 +23,22 @@ __all__ = [
 ]
 
 IMAGE_SUFFIXES = frozenset(
-    ".bmp .gif .jfif .jpe .jpeg .jpg .pbm .pgm .png .pnm .ppm .tif .tiff .webp".split()  # lower case
+    [
+        ".bmp",
+        ".gif",
+        ".jfif",
+        ".jpe",
+        ".jpeg",
+        ".jpg",
+        ".pbm",
+        ".pgm",
+        ".png",
+        ".pnm",
+        ".ppm",
+        ".tif",
+        ".tiff",
+        ".webp",
+    ]  # lower case
 )
 
 
@@ -82,7 +97,7 @@ def encodable(path: Path | str) -> bool:
 
 
 def printable(path: Path | str) -> str:
-    """A path as text that can always be printed: bytes that are not UTF-8 are shown as `\\xNN`."""
+    """A path as text that can always be printed: bytes that are not UTF-8 are shown as escapes."""
     return os.fsencode(str(path)).decode("utf-8", "backslashreplace")
 
 
@@ -114,7 +129,7 @@ def read_text(path: Path, findings: list[Finding]) -> str:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a file whole or not at all (temporary file, then rename); makes its folder; UTF-8, `\\n` line ends."""
+    """Write a file whole or not at all (temporary file, then rename); makes its folder; UTF-8, Unix line ends."""
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
