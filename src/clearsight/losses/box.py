@@ -1,0 +1,83 @@
+"""Losses of matched pairs of boxes, or of their codes."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from clearsight.errors import RangeError
+from clearsight.ops.boxes import paired_ciou, paired_diou, paired_giou, paired_iou
+
+__all__ = ["ciou_loss", "diou_loss", "giou_loss", "iou_loss", "l1_loss", "smooth_l1_loss"]
+
+
+def iou_loss(pred: Tensor, target: Tensor, *, weight: Tensor | None = None) -> Tensor:
+    """Sum of `1 - IoU` over pairs; without gradient where boxes do not touch (see `giou_loss`).
+
+    Args:
+        pred: `(p, 4)` xyxy pixels.
+        target: `(p, 4)`.
+        weight: `(p,)`, or None for 1.
+
+    Returns:
+        A scalar; 0 for no pairs, and then still part of the graph.
+    """
+    return _weighted_sum(1 - paired_iou(pred, target), weight)
+
+
+def giou_loss(pred: Tensor, target: Tensor, *, weight: Tensor | None = None) -> Tensor:
+    """Sum of `1 - GIoU` over pairs (Rezatofighi et al. 2019, arXiv:1902.09630); see `iou_loss` for the arguments."""
+    return _weighted_sum(1 - paired_giou(pred, target), weight)
+
+
+def diou_loss(pred: Tensor, target: Tensor, *, weight: Tensor | None = None) -> Tensor:
+    """Sum of `1 - DIoU` over pairs (Zheng et al. 2020, arXiv:1911.08287); see `iou_loss` for the arguments."""
+    return _weighted_sum(1 - paired_diou(pred, target), weight)
+
+
+def ciou_loss(pred: Tensor, target: Tensor, *, weight: Tensor | None = None) -> Tensor:
+    """Sum of `1 - CIoU` over pairs (Zheng et al. 2020, arXiv:1911.08287); see `iou_loss` for the arguments."""
+    return _weighted_sum(1 - paired_ciou(pred, target), weight)
+
+
+def l1_loss(pred: Tensor, target: Tensor, *, weight: Tensor | None = None) -> Tensor:
+    """Sum over pairs of the absolute differences of four codes.
+
+    Args:
+        pred: `(p, 4)` codes.
+        target: `(p, 4)`.
+        weight: `(p,)`, or None for 1.
+
+    Returns:
+        A scalar; 0 for no pairs, and then still part of the graph.
+    """
+    return _weighted_sum((pred - target).abs().sum(-1), weight)
+
+
+def smooth_l1_loss(pred: Tensor, target: Tensor, *, beta: float = 1.0, weight: Tensor | None = None) -> Tensor:
+    """Sum over pairs of the smooth absolute differences of four codes.
+
+    Method: Girshick 2015 (Fast R-CNN), arXiv:1504.08083, equation 3, with a bend at `beta`: `0.5 d²/beta` below it,
+    `|d| - 0.5 beta` above.
+
+    Args:
+        pred: `(p, 4)` codes.
+        target: `(p, 4)`.
+        beta: above 0.
+        weight: `(p,)`, or None for 1.
+
+    Returns:
+        A scalar.
+
+    Raises:
+        RangeError: `beta` is not above 0.
+    """
+    if beta <= 0:
+        raise RangeError(f"beta: must be above 0, got {beta}")
+    distance = (pred - target).abs()
+    loss = torch.where(distance < beta, 0.5 * distance**2 / beta, distance - 0.5 * beta)
+    return _weighted_sum(loss.sum(-1), weight)
+
+
+def _weighted_sum(loss: Tensor, weight: Tensor | None) -> Tensor:
+    return loss.sum() if weight is None else (loss * weight).sum()

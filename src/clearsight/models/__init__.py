@@ -1,0 +1,1 @@
+"""Networks, one published method a file; `create_model` makes one by name."""

@@ -1,0 +1,176 @@
+"""What dense detectors share: the grid of points, the targets of the class scores, the way from scores to boxes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from clearsight.assign.base import rank_in_group
+from clearsight.ops.boxes import clip_boxes
+from clearsight.ops.nms import batched_nms
+from clearsight.types import Assignment, Instances, Points, Targets
+
+__all__ = ["PointGrid", "class_targets", "level_shapes", "make_points", "postprocess"]
+
+Decode = Callable[[Tensor, Tensor], Tensor]
+
+
+def level_shapes(size: tuple[int, int], strides: Sequence[int]) -> list[tuple[int, int]]:
+    """Height and width of each pyramid level.
+
+    Every halving here is a stride-2 convolution or pool of odd kernel that rounds up, so a level of stride s measures
+    `ceil(side / s)`.
+
+    Args:
+        size: `(height, width)` of the images.
+        strides: of the levels, powers of two.
+
+    Returns:
+        `(height, width)` a level.
+    """
+    return [(math.ceil(size[0] / stride), math.ceil(size[1] / stride)) for stride in strides]
+
+
+def make_points(
+    shapes: Sequence[tuple[int, int]],
+    strides: Sequence[int],
+    *,
+    steps: Sequence[tuple[int, int]] | None = None,
+    anchors: Sequence[Tensor] | None = None,
+    offset: float = 0.5,
+    device: torch.device | str = "cpu",
+) -> Points:
+    """The grid of points of all levels: level by level, row by row, at each location one point an anchor.
+
+    Args:
+        shapes: `(height, width)` of each level.
+        strides: nominal pixels between neighbours, one a level.
+        steps: actual `(y, x)` pixels between neighbours where they differ from the stride; None for the stride.
+        anchors: `(a, 4)` boxes around the origin, one tensor a level; None for a square of 8 strides (as in ATSS).
+        offset: where in its cell a point lies, in steps: 0.5 is the middle, 0 the corner.
+        device: of the result.
+
+    Returns:
+        The points; float32, levels int64.
+    """
+    parts: list[tuple[Tensor, Tensor, Tensor, Tensor]] = []
+    for level, ((height, width), stride) in enumerate(zip(shapes, strides, strict=True)):
+        step_y, step_x = (stride, stride) if steps is None else steps[level]
+        x = (torch.arange(width, device=device) + offset) * step_x
+        y = (torch.arange(height, device=device) + offset) * step_y
+        grid = torch.stack((x.repeat(height), y.repeat_interleave(width)), dim=1).float()
+        half = 4.0 * stride
+        cell = torch.tensor([[-half, -half, half, half]]) if anchors is None else anchors[level]
+        cell = cell.to(device=device, dtype=torch.float32)
+        xy = grid.repeat_interleave(len(cell), dim=0)
+        boxes = (grid.repeat(1, 2)[:, None] + cell).view(-1, 4)
+        parts.append((xy, xy.new_full((len(xy),), stride), torch.full((len(xy),), level, device=device), boxes))
+    return Points(*(torch.cat(column) for column in zip(*parts, strict=True)))
+
+
+class PointGrid:
+    """`make_points`, remembered for the last few image sizes and devices: training sees the same one again and again.
+
+    Args:
+        build: image size and device to points.
+        remember: number of grids kept.
+    """
+
+    def __init__(self, build: Callable[[tuple[int, int], torch.device], Points], *, remember: int = 4) -> None:
+        self._build = build
+        self._remember = remember
+        self._known: dict[tuple[tuple[int, int], torch.device], Points] = {}
+
+    def __call__(self, size: tuple[int, int], device: torch.device) -> Points:
+        """The points for images of `(height, width)`."""
+        key = ((int(size[0]), int(size[1])), device)
+        if key not in self._known:
+            if len(self._known) >= self._remember:
+                self._known.pop(next(iter(self._known)))
+            self._known[key] = self._build(*key)
+        return self._known[key]
+
+
+def class_targets(assignment: Assignment, targets: Targets, *, classes: int) -> tuple[Tensor, Tensor]:
+    """What the class scores should be, and how much each point counts.
+
+    Args:
+        assignment: of a hard method: a point has one object at most.
+        targets: the batch's objects.
+        classes: k.
+
+    Returns:
+        `(n, l, k)` float32: the pair's quality (1 where it has none) at its class, else 0; `(n, l)` float32 weight of
+        each point: the pair's where positive, else that of background.
+    """
+    images, count = assignment.background.shape
+    image, label = targets.image[assignment.object], targets.labels[assignment.object]
+    wanted = assignment.background.new_zeros((images, count, classes))
+    quality = torch.ones_like(assignment.weight) if assignment.quality is None else assignment.quality
+    wanted[image, assignment.point, label] = quality
+    weight = assignment.background.clone()
+    weight[image, assignment.point] = assignment.weight
+    return wanted, weight
+
+
+@torch.no_grad()
+def postprocess(
+    logits: Tensor,
+    sizes: Tensor,
+    *,
+    decode: Decode,
+    level: Tensor,
+    score_threshold: float,
+    nms_iou: float,
+    max_detections: int,
+    candidates: int = 1000,
+) -> list[Instances]:
+    """From the scores of a dense head to the boxes of each image, for the whole batch at once.
+
+    Scores above the threshold → the best `candidates` of each image and level → decoded and clipped → non-maximum
+    suppression within image and class → the best `max_detections` of each image.
+
+    Args:
+        logits: `(n, l, k)` class logits.
+        sizes: `(n, 2)` `(height, width)` that boxes are clipped to.
+        decode: gives the boxes `(p, 4)` xyxy pixels at image indices `(p,)` and point indices `(p,)`.
+        level: `(l,)` int64 level of each point, ascending.
+        score_threshold: in [0, 1]; a score must exceed it.
+        nms_iou: in [0, 1].
+        max_detections: kept an image.
+        candidates: kept an image and level before suppression.
+
+    Returns:
+        One `Instances` an image, scores falling; float32.
+    """
+    images, count, classes = logits.shape
+    # the threshold is applied to logits, so that only what passes is ever turned into a probability
+    found = (logits.reshape(-1) > _logit(score_threshold)).nonzero().squeeze(1)
+    score = logits.reshape(-1)[found].float().sigmoid()
+    place = found // classes
+    label, image, point = found % classes, place // count, place % count
+
+    group = image * (int(level[-1]) + 1) + level[point]
+    if len(found) > candidates and int(torch.bincount(group).max()) > candidates:
+        kept = rank_in_group(group, -score) < candidates
+        score, label, image, point = score[kept], label[kept], image[kept], point[kept]
+
+    boxes = clip_boxes(decode(image, point), sizes.to(logits.device)[image])
+    best = batched_nms(boxes, score, image * classes + label, iou=nms_iou)  # by falling score
+    best = best[torch.argsort(image[best], stable=True)]
+    counts = torch.bincount(image[best], minlength=images)
+    rank = torch.arange(len(best), device=best.device) - (counts.cumsum(0) - counts)[image[best]]
+    best = best[rank < max_detections]
+    shares = counts.clamp(max=max_detections).tolist()
+    parts = zip(boxes[best].split(shares), label[best].split(shares), score[best].split(shares), strict=True)
+    return [Instances(boxes=b, labels=c, scores=s) for b, c, s in parts]
+
+
+def _logit(p: float) -> float:
+    """Inverse of the sigmoid, infinite at 0 and 1."""
+    if p <= 0:
+        return -math.inf
+    return math.inf if p >= 1 else math.log(p / (1 - p))

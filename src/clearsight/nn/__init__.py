@@ -1,0 +1,1 @@
+"""Layers: normalisation, convolution blocks, activations, initialisation, input normalisation, process averages."""

@@ -1,0 +1,1 @@
+"""Stateless geometry: boxes, non-maximum suppression, masks, contours. Import what you need from the module itself."""

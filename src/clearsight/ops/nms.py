@@ -1,0 +1,51 @@
+"""Non-maximum suppression of many groups at once (a group is an image, a class, or both)."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from clearsight.errors import RangeError, ShapeError
+
+__all__ = ["batched_nms"]
+
+
+def batched_nms(boxes: Tensor, scores: Tensor, groups: Tensor, *, iou: float) -> Tensor:
+    """Keep the best box of each cluster of overlapping boxes; boxes of different groups never suppress each other.
+
+    Greedy: boxes are visited by falling score, and one is dropped when it overlaps a kept box of its group by more than
+    `iou`. Groups are moved apart by an offset, so that one call serves a whole batch. The offsets are applied in
+    float64: in float32 a box of 100 pixels at an offset of a million loses a sixteenth of a pixel and with it the
+    agreement with a loop over the groups.
+
+    Args:
+        boxes: `(n, 4)` float xyxy pixels.
+        scores: `(n,)` float.
+        groups: `(n,)` int64, at least 0.
+        iou: overlap above which the weaker box is dropped, in [0, 1].
+
+    Returns:
+        `(k,)` int64 indices of the kept boxes, by falling score.
+
+    Raises:
+        ShapeError: the three tensors differ in length or boxes are not `(n, 4)`.
+        RangeError: `iou` lies outside [0, 1].
+
+    Example:
+        >>> boxes = torch.tensor([[0., 0., 10., 10.], [0., 0., 10., 9.], [0., 0., 10., 10.]])
+        >>> batched_nms(boxes, torch.tensor([0.9, 0.8, 0.7]), torch.tensor([0, 0, 1]), iou=0.5)
+        tensor([0, 2])
+    """
+    from torchvision.ops import nms
+
+    if boxes.ndim != 2 or boxes.shape[-1] != 4 or not len(boxes) == len(scores) == len(groups):
+        raise ShapeError(
+            f"batched_nms: expected boxes (n, 4), scores (n,), groups (n,); got {tuple(boxes.shape)}, "
+            f"{tuple(scores.shape)}, {tuple(groups.shape)}"
+        )
+    if not 0 <= iou <= 1:
+        raise RangeError(f"iou: must be in [0, 1], got {iou}")
+    if len(boxes) == 0:
+        return groups.new_zeros((0,))
+    wide = boxes.double()
+    span = wide.max() - wide.min().clamp(max=0) + 1
+    return nms(wide + (groups * span)[:, None], scores.double(), iou)
