@@ -216,8 +216,8 @@ def mask_to_polygons(mask: np.ndarray | Tensor) -> list[np.ndarray]:
 def _corners(bits: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Turning points of the outline in row order, and whether the inside begins below, to the right of each.
 
-    Points are `(c, 3)`: x, y, and the order among equals within a column. A corner where two pixels touch diagonally is there twice, once for each; the sort keys hold them apart so that each
-    turn stays around its own pixel.
+    Points are `(c, 3)`: x, y, and the order among equals within a column. A corner where two pixels touch diagonally is
+    there twice, once for each; the order holds them apart, so that each turn stays around its own pixel.
     """
     upper_left, upper_right = bits[:-1, :-1], bits[:-1, 1:]
     lower_left, lower_right = bits[1:, :-1], bits[1:, 1:]
