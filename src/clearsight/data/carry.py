@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Callable, Collection
 from typing import Any
 
 from clearsight.data.dataset import Dataset
+from clearsight.ops.contours import polygon_area
+from clearsight.ops.masks import rle_area
 from clearsight.types import Finding, Object, Record, Severity
 
-__all__ = ["lost", "lost_by"]
+__all__ = ["lost", "lost_by", "not_placed", "object_area"]
 
 _OBJECT_FACTS: dict[str, tuple[str, Callable[[Object], object]]] = {
     "polygons": ("polygons", lambda item: item.polygons),
@@ -25,7 +28,7 @@ _RECORD_FACTS: dict[str, tuple[str, Callable[[Record], object]]] = {
     "instance_maps": ("instance maps", lambda record: record.instance_map is not None),
     "groups": ("groups", lambda record: record.group is not None),
 }
-_NUMBERING = frozenset({"id", "categories"})  # new numbers serve as well: worth knowing, no reason to refuse
+_NUMBERING = frozenset({"bbox", "categories", "id"})  # new numbers serve as well: worth knowing, no reason to refuse
 
 
 def lost(dataset: Dataset, target: str, what: str, count: int, *, severity: Severity = "warning") -> Finding:
@@ -78,7 +81,8 @@ def lost_by(
             for fact, (what, holds) in _OBJECT_FACTS.items():
                 counts[what, "objects"] += fact not in carries and bool(holds(item))
             for key, value in item.attributes.items():
-                counts[f"the attribute {key!r}", "objects"] += not object_key(key, value)
+                kept = object_key(key, value) or (key == "area" and _follows(item, value))
+                counts[f"the attribute {key!r}", "objects"] += not kept
     found = [
         lost(dataset, target, f"{what} ({count} {of})", count, severity=_severity(what))
         for (what, of), count in counts.items()
@@ -88,6 +92,34 @@ def lost_by(
         if not dataset_key(key, value):
             found.append(lost(dataset, target, f"the data set's {key!r}", 1, severity=_severity(repr(key))))
     return found
+
+
+def _follows(item: Object, area: object) -> bool:
+    """Whether an annotated area is what the object's own outline or box says, so that nothing is lost without it."""
+    if not isinstance(area, int | float):
+        return False
+    return math.isclose(area, object_area(item), rel_tol=1e-6, abs_tol=1e-6)
+
+
+def object_area(item: Object) -> float:
+    """Pixels that an object covers, by the most exact thing it has: run lengths, polygons, else its box."""
+    if item.rle is not None:
+        return float(rle_area(item.rle))
+    if item.polygons:
+        return sum(polygon_area(ring) for ring in item.polygons)
+    left, top, right, bottom = item.box
+    return (right - left) * (bottom - top)
+
+
+def not_placed(record: Record, err: Exception) -> Finding:
+    """The finding of a writer that could not read or place an image: the image and its label are not written."""
+    return Finding(
+        id="missing-image",
+        severity="error",
+        where=str(record.image),
+        explanation=f"the image cannot be placed: {err}",
+        action="not written",
+    )
 
 
 def _severity(what: str) -> Severity:
