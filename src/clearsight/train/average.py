@@ -1,0 +1,51 @@
+"""A moving average of the weights, which scores better and steadier than the last weights."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+__all__ = ["Ema"]
+
+
+class Ema:
+    """Exponential moving average of a model's parameters (Polyak & Juditsky 1992), with a warm-up.
+
+    Update number t, counted from 0, is `average ← d·average + (1 − d)·weights` with `d = min(decay, (1 + t) / (10 +
+    t))`, so that the random initial weights are forgotten within the first few dozen steps. Buffers (running statistics
+    of norms, counters) are copied, because they are averages already.
+
+    Args:
+        model: the model whose weights are averaged; it is copied.
+        decay: in [0, 1).
+    """
+
+    def __init__(self, model: nn.Module, decay: float) -> None:
+        self.decay = decay
+        self.updates = 0
+        self.model = copy.deepcopy(model).eval().requires_grad_(requires_grad=False)
+        self._average: list[Tensor] = list(self.model.parameters())
+        self._average_buffers = list(self.model.buffers())
+
+    @torch.no_grad()
+    def update(self, model: nn.Module) -> None:
+        """Take in the model's weights after one optimiser step."""
+        decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
+        weights: list[Tensor] = [p.detach() for p in model.parameters()]
+        torch._foreach_lerp_(self._average, weights, 1 - decay)  # pyright: ignore  # one kernel for all tensors
+        buffers = list(model.buffers())
+        if buffers:
+            torch._foreach_copy_(self._average_buffers, buffers)  # pyright: ignore
+        self.updates += 1
+
+    def state_dict(self) -> dict[str, Any]:
+        """The averaged weights and the number of updates."""
+        return {"model": self.model.state_dict(), "updates": self.updates}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take back what `state_dict` gave."""
+        self.model.load_state_dict(state["model"])
+        self.updates = state["updates"]

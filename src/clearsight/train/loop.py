@@ -1,0 +1,325 @@
+"""The training loop: one visible path from batches to weights, resumable at every step."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import ExitStack, closing
+from dataclasses import dataclass, replace
+from itertools import islice
+from typing import TYPE_CHECKING
+
+import torch
+from torch import nn
+
+from clearsight.errors import ConfigError
+from clearsight.train.checkpoint import remove_leftovers, save_checkpoint, share_file
+from clearsight.train.devices import repeatable
+from clearsight.train.folder import RunFolder, write_weights
+from clearsight.train.interrupt import Interrupted, Interruption
+from clearsight.train.losses import LossReader, StepInfo
+from clearsight.train.observe import Checkpointed, Ended, Evaluated, Observer, Observers, Position, Started
+from clearsight.train.random_state import kept_random_state
+from clearsight.train.state import Best, RunState, Settings, SizedBatches
+from clearsight.train.step import Stepper
+from clearsight.types import Batch
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
+
+__all__ = ["FitResult", "fit"]
+
+Evaluate = Callable[[nn.Module], dict[str, float]]
+ASK_EVERY = 16
+"""Steps between agreements of several processes on stopping."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FitResult:
+    """How a training ended.
+
+    Args:
+        position: where.
+        best: the best evaluation, None without evaluations.
+        reason: why, in words.
+        interrupted: name of the signal that ended it early, None when it is complete.
+    """
+
+    position: Position
+    best: Best | None
+    reason: str
+    interrupted: str | None
+
+
+def fit(
+    fabric: Fabric,
+    model: nn.Module,
+    loader: SizedBatches,
+    *,
+    settings: Settings,
+    folder: RunFolder,
+    observers: Sequence[Observer] = (),
+    evaluate: Evaluate | None = None,
+    resume: bool = False,
+) -> FitResult:
+    """Train a model.
+
+    Args:
+        fabric: launched (`make_fabric`).
+        model: has `loss(images, targets) -> dict[str, Tensor]`, whose terms are added up.
+        loader: see `SizedBatches`.
+        settings: optimiser, schedule, trainer, watched metric.
+        folder: where checkpoints, weights and evidence go; its `checkpoints` folder exists.
+        observers: look on, may ask to stop; used in the first process only.
+        evaluate: scores a model: name → number; called in every process, with `eval` mode and gradients off.
+        resume: go on from `folder.last`.
+
+    Returns:
+        How it ended; the weights are in `model`, the averaged best ones in `folder.weights`.
+
+    Raises:
+        CheckpointError: a checkpoint cannot be written or does not fit.
+        NonFiniteLoss: the loss or its gradient is NaN or infinite.
+        ConfigError: the loader has no batches or the watched metric does not exist.
+    """
+    if len(loader) == 0:
+        raise ConfigError("loader: no batch fits into an epoch; lower loader.batch_size or add training images")
+    with ExitStack() as stack:
+        stack.enter_context(kept_random_state())
+        stack.enter_context(repeatable(enabled=settings.trainer.deterministic))
+        interruption = stack.enter_context(Interruption())
+        watching = Observers(observers if fabric.is_global_zero else ())
+        state = RunState(fabric, model, settings, watching)
+        if resume:
+            state.restore(folder.last)
+        if fabric.is_global_zero:
+            remove_leftovers(folder.path, folder.checkpoints)
+        return _Loop(state, loader, folder, evaluate, interruption).run()
+
+
+class _Loop:
+    """The loop; `run` calls the rest."""
+
+    def __init__(
+        self,
+        state: RunState,
+        loader: SizedBatches,
+        folder: RunFolder,
+        evaluate: Evaluate | None,
+        interruption: Interruption,
+    ) -> None:
+        self.state, self.loader, self.folder = state, loader, folder
+        self.evaluate, self.interruption = evaluate, interruption
+        self.trainer, self.observers, self.fabric = state.settings.trainer, state.observers, state.fabric
+        self.stepper = Stepper(state.fabric, state.module, state.optimizer, self.trainer)
+        scaled = getattr(state.fabric.strategy.precision, "scaler", None) is not None
+        evidence = folder.path / f"nonfinite{state.fabric.global_rank or ''}.json"
+        self.reader = LossReader(self.observers, evidence, scaled=scaled)
+        self.steps_per_epoch = math.ceil(len(loader) / self.trainer.accumulate)
+        epochs = self.trainer.epochs
+        self.total_steps = self.trainer.steps if epochs is None else epochs * self.steps_per_epoch
+        self.started = time.monotonic() - state.position.elapsed
+        self.asked: str | None = None  # "signal" or "stop", agreed on by all processes
+        self.saved: tuple[Position, int] | None = None
+
+    def run(self) -> FitResult:
+        """Train until the steps, the clock, an observer or a signal end it; leaves a checkpoint."""
+        reason, failed = "an error", True
+        self._announce()
+        try:
+            self._train()
+            reason, failed = self._reason(), False
+        finally:
+            self.observers.send(Ended(position=replace(self.state.position), reason=reason, failed=failed))
+        interrupted = self.interruption.signal if self.asked == "signal" else None
+        return FitResult(
+            position=self.state.position, best=self.state.best, reason=reason, interrupted=interrupted or None
+        )
+
+    def _train(self) -> None:
+        position = self.state.position
+        while not self._is_over():
+            self._train_epoch()
+            self.reader.flush()
+            if self.asked == "signal":
+                break
+            if position.batch >= len(self.loader):
+                self._close_epoch()
+        if self.asked != "signal" and self.evaluate and self.state.evaluated_step != position.step:
+            self._score()
+        self._save()
+        if self.asked != "signal" and self.state.best is None and self.fabric.is_global_zero:
+            write_weights(self.folder.weights, self.state.scored_model)
+
+    def _train_epoch(self) -> None:
+        """Steps from the current batch to the epoch's end, or to the run's."""
+        position, trainer = self.state.position, self.trainer
+        with closing(_generator(self.loader.epoch(position.epoch, start=position.batch))) as batches:
+            for group in _groups(batches, trainer.accumulate):
+                self._step(group)
+                if self._is_over() or self.asked == "signal":
+                    return
+                if trainer.checkpoint_steps and position.step % trainer.checkpoint_steps == 0:
+                    self._save()
+
+    def _step(self, group: list[Batch]) -> None:
+        state, position = self.state, self.state.position
+        factor = state.schedule.factor(self._progress())
+        for parameters in state.optimizer.param_groups:
+            parameters["lr"] = parameters["initial_lr"] * factor
+        measured = self.stepper(group)
+        if state.ema is not None:
+            state.ema.update(state.model)
+        position.batch += len(group)
+        position.step += 1
+        self._read_clock()
+        info = StepInfo(
+            position=replace(position),
+            epoch=position.epoch + 1,
+            lr=state.optimizer.param_groups[0]["lr"],
+            images=sum(len(batch) for batch in group) * self.fabric.world_size,
+            meta=[meta for batch in group for meta in batch.meta],
+        )
+        self.reader.push(info, measured)
+        self._ask()
+
+    def _close_epoch(self) -> None:
+        """Evaluate when it is due, count the epoch, write a checkpoint."""
+        position = self.state.position
+        if self.evaluate and (position.epoch + 1) % self.trainer.eval_every == 0:
+            self._score()
+        if self.asked != "signal":  # a scoring that was broken off is done again after a resume
+            position.epoch, position.batch = position.epoch + 1, 0
+        self._save()
+
+    def _score(self) -> None:
+        """Evaluate, keep the best weights, tell the schedule and the observers."""
+        state, monitor = self.state, self.state.settings.monitor
+        if self.evaluate is None:
+            return
+        try:
+            with self.interruption.at_once() if self.fabric.world_size == 1 else ExitStack():
+                metrics = self._call_evaluate(self.evaluate)
+        except Interrupted:
+            self.asked = "signal"
+            return
+        if monitor not in metrics:
+            raise ConfigError(
+                f"trainer.monitor: found {monitor!r}, which the evaluation does not give; use one of "
+                f"{', '.join(sorted(metrics))}"
+            )
+        score = -metrics[monitor] if monitor.startswith("loss") else metrics[monitor]
+        position = state.position
+        is_best = state.best is None or score > state.best.score or math.isnan(state.best.score)
+        state.evaluated_step = position.step
+        state.schedule.see(score)
+        epoch = position.epoch + (1 if position.batch else 0)
+        if is_best:
+            state.best = Best(score=score, metrics=metrics, epoch=epoch, step=position.step)
+        self._read_clock()
+        self.observers.send(
+            Evaluated(
+                position=replace(position), epoch=epoch, metrics=metrics, monitor=monitor, score=score, is_best=is_best
+            )
+        )
+        self._ask(now=True)
+
+    def _call_evaluate(self, evaluate: Evaluate) -> dict[str, float]:
+        model = self.state.scored_model
+        model.eval()
+        try:
+            with kept_random_state(), torch.no_grad():
+                return evaluate(model)
+        finally:
+            self.state.model.train()
+
+    def _save(self) -> None:
+        """Write `last.ckpt`, and before it `best.ckpt` and the weights when the last evaluation was the best."""
+        state = self.state
+        mark = replace(state.position, elapsed=0.0), state.evaluated_step
+        if mark == self.saved:
+            return
+        self.reader.flush()
+        self.observers.send(Checkpointed(position=replace(state.position)))
+        payload = state.payload()
+        if self.fabric.is_global_zero:
+            # The best one first: a kill in between is then made good by the resumed run, which scores again.
+            if state.best is not None and state.best.step == state.evaluated_step == state.position.step:
+                write_weights(self.folder.weights, state.scored_model)
+                save_checkpoint(self.folder.best, payload)
+                share_file(self.folder.best, self.folder.last)
+            else:
+                save_checkpoint(self.folder.last, payload)
+        self.saved = mark
+
+    # ------------------------------------------------------------------------------------------------ when it ends
+    def _is_over(self) -> bool:
+        position, trainer = self.state.position, self.trainer
+        if self.asked == "stop" or (self.observers.stop is not None and self.fabric.world_size == 1):
+            return True
+        if trainer.minutes is not None:
+            return position.elapsed >= 60 * trainer.minutes
+        return position.step >= (self.total_steps or 0)
+
+    def _progress(self) -> float:
+        """Share of the run that is done: 0 at the first step, 1 at the last."""
+        if self.trainer.minutes is not None:
+            return self.state.position.elapsed / (60 * self.trainer.minutes)
+        return self.state.position.step / max(1, (self.total_steps or 1) - 1)
+
+    def _read_clock(self) -> None:
+        elapsed = time.monotonic() - self.started
+        if self.trainer.minutes is not None and self.fabric.world_size > 1:  # one clock decides for all
+            elapsed = self.fabric.broadcast(elapsed)
+        self.state.position.elapsed = elapsed
+
+    def _ask(self, *, now: bool = False) -> None:
+        """Has a signal come or an observer asked to stop? Several processes agree, so that all stop at one step."""
+        asked = 2 if self.interruption.signal else 1 if self.observers.stop else 0
+        if self.fabric.world_size > 1:
+            at_end = self.state.position.batch >= len(self.loader)
+            if not (now or at_end or self.state.position.step % ASK_EVERY == 0):
+                return
+            flags = torch.zeros(3, device=self.fabric.device)
+            flags[asked] = 1.0
+            found = self.fabric.all_reduce(flags, reduce_op="sum")
+            asked = max(i for i, flag in enumerate(found.tolist()) if flag > 0)  # pyright: ignore[reportAttributeAccessIssue]
+        self.asked = (None, "stop", "signal")[asked]
+
+    def _reason(self) -> str:
+        if self.asked == "signal":
+            return f"{self.interruption.signal or 'a signal to another process'} after step {self.state.position.step}"
+        if self.observers.stop is not None:
+            return self.observers.stop.reason
+        return "all minutes used" if self.trainer.minutes is not None else "all steps done"
+
+    def _announce(self) -> None:
+        self.observers.send(
+            Started(
+                position=replace(self.state.position),
+                total_steps=self.total_steps,
+                total_epochs=self.trainer.epochs,
+                minutes=self.trainer.minutes,
+                steps_per_epoch=self.steps_per_epoch,
+                model=self.state.model,
+                folder=self.folder.path,
+            )
+        )
+
+
+def _generator(batches: Iterable[Batch]) -> Generator[Batch, None, None]:
+    """As a generator, which can be closed; closing it closes the loader's own iterator too."""
+    iterator = iter(batches)
+    try:
+        yield from iterator
+    finally:
+        close = getattr(iterator, "close", None)
+        if close is not None:
+            close()
+
+
+def _groups(batches: Iterator[Batch], size: int) -> Iterator[list[Batch]]:
+    """Lists of `size` batches; the last one of an epoch may be shorter."""
+    while group := list(islice(batches, size)):
+        yield group
