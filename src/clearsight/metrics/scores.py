@@ -41,11 +41,11 @@ class Scores:
         per_class: one a class, in label order. Detection: `class`, `objects`, `predictions`, `ap`, `ap_low`, `ap_high`,
             `ap_50`, `ap_75`, `voc_ap_50`, and at the score of the best F1 `threshold`, `precision`, `recall`, `f1`.
             Classification: `class`, `support`, `precision`, `recall`, `f1`, `auc`, `ap`.
-        curves: `pr` by class name: `recall`, `precision`, `score` (the threshold). Classification also has `roc` (`fpr`,
-            `tpr`, `score`) and `calibration` (under `all`: `confidence`, `accuracy`, `count`, one a bin).
+        curves: `pr` by class name: `recall`, `precision`, `score` (the threshold). Classification also has `roc`
+            (`fpr`, `tpr`, `score`) and `calibration` (under `all`: `confidence`, `accuracy`, `count`, one a bin).
         confusion: rows are the truth, columns the prediction; detection has a last row and column `BACKGROUND`.
-        by_size: detection only, one a size range: `group` (`coco` or `quantile`), `size`, `low`, `high` (square roots of
-            areas, pixels), `objects`, `ap`, `ap_50`, `recall` (of objects, at IoU 0.5 and all predictions).
+        by_size: detection only, one a size range: `group` (`coco` or `quantile`), `size`, `low`, `high` (square roots
+            of areas, pixels), `objects`, `ap`, `ap_50`, `recall` (of objects, at IoU 0.5 and all predictions).
         worst: worst image first: `image` (position), `path`, `error`, `why` (a sentence), `mistakes` (a list).
         mistakes: number of mistakes by kind (detection: `missed`, `background`, `poor box`, `wrong class`, `duplicate`;
             classification: `wrong class`).
@@ -91,7 +91,7 @@ class Scores:
             raise DataError(f"scores: unknown key {', '.join(unknown)}; expected only {', '.join(sorted(known))}")
         if missing := sorted({"task", "classes", "images"} - set(data)):
             raise DataError(f"scores: {', '.join(missing)} is missing; is this a file that clearsight wrote?")
-        values = {name: _restore(value) for name, value in data.items()}
+        values: dict[str, Any] = {name: _restore(value) for name, value in data.items()}
         values["classes"] = tuple(values["classes"])
         values["intervals"] = {name: tuple(pair) for name, pair in values.get("intervals", {}).items()}
         return cls(**values)
@@ -124,7 +124,7 @@ class Scores:
         return cls.from_dict(data)
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: object) -> object:
     if isinstance(value, Mapping):
         return {str(key): _plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
@@ -136,7 +136,7 @@ def _plain(value: Any) -> Any:
     return value
 
 
-def _restore(value: Any) -> Any:
+def _restore(value: object) -> object:
     if isinstance(value, Mapping):
         return {key: _restore(item) for key, item in value.items()}
     if isinstance(value, list):
