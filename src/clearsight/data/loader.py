@@ -1,0 +1,204 @@
+"""Batches: ragged targets collated, worker processes kept, the same batches for any number of workers."""
+
+from __future__ import annotations
+
+import multiprocessing
+import signal
+import sys
+import traceback
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch.utils import data as torch_data
+
+from clearsight.data.collate import collate
+from clearsight.data.samples import SampleSet
+from clearsight.data.sampling import EpochBatches
+from clearsight.data.seeds import derive
+from clearsight.errors import ClearsightError, DataError
+from clearsight.types import Batch, Sample
+
+__all__ = ["Loader", "collate"]
+
+
+class Loader:
+    """Batches of one data set, epoch by epoch.
+
+    Every draw belongs to (seed, epoch, index), so 0, 1 and 4 workers give the same bits, and so does starting at any
+    batch of an epoch. Nothing is drawn from torch's, NumPy's or Python's global generators. Workers start with the
+    first epoch, live until `close`, and fill a shared cache. Use one epoch's iterator at a time.
+
+    Args:
+        samples: what to load.
+        batch_size: images of one batch, over all processes together.
+        workers: worker processes of this process; 0 loads in this one.
+        seed: the run's seed, for the order.
+        shuffle: a new order each epoch.
+        drop_last: drop a last, shorter batch; kept all the same where it is the only one (`EpochBatches`).
+        rank: this process.
+        world: number of processes.
+        pin_memory: page-lock batches for faster copies to a GPU; without one it does nothing.
+
+    Raises:
+        RangeError: batch size or rank do not fit (`EpochBatches`).
+    """
+
+    def __init__(  # noqa: PLR0913 - each is a plain value that the recipe or the launcher gives
+        self,
+        samples: SampleSet,
+        *,
+        batch_size: int,
+        workers: int = 0,
+        seed: int = 0,
+        shuffle: bool = True,
+        drop_last: bool = True,
+        rank: int = 0,
+        world: int = 1,
+        pin_memory: bool = False,
+    ) -> None:
+        self.samples, self.workers = samples, workers
+        self._batches = EpochBatches(
+            n=len(samples),
+            batch_size=batch_size,
+            seed=seed,
+            shuffle=shuffle,
+            drop_last=drop_last,
+            rank=rank,
+            world=world,
+        )
+        self._plan = _Plan(self._batches)
+        self._loader: torch_data.DataLoader | None = torch_data.DataLoader(
+            _Fetcher(samples),
+            batch_sampler=self._plan,
+            num_workers=workers,
+            collate_fn=_Collater(samples.size),
+            pin_memory=pin_memory and torch.cuda.is_available(),
+            worker_init_fn=_start_worker,
+            multiprocessing_context=_start_method() if workers else None,
+            generator=torch.Generator().manual_seed(derive(seed, "loader")),
+            persistent_workers=workers > 0,
+        )
+
+    def __len__(self) -> int:
+        return self._batches.total
+
+    def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
+        """The batches of one epoch.
+
+        Args:
+            epoch: from 0.
+            start: batches to leave out at the beginning; they are not loaded.
+
+        Raises:
+            RangeError: `start` lies beyond the epoch.
+            DataError: a sample cannot be loaded (the message names its file and index), or a worker died.
+        """
+        return self._run(replace(self._batches, epoch=epoch, start=start))
+
+    def _run(self, batches: EpochBatches) -> Iterator[Batch]:
+        if self._loader is None:
+            raise DataError("the loader is closed; make a new one")
+        self._plan.batches = batches
+        for batch in _iterate(self._loader):
+            if isinstance(batch, _Failure):
+                raise batch.error()
+            yield batch
+
+    def close(self) -> None:
+        """Stop the workers; the loader cannot be used afterwards."""
+        loader, self._loader = self._loader, None
+        iterator = getattr(loader, "_iterator", None)
+        if iterator is not None:
+            iterator._shutdown_workers()
+
+
+class _Plan(torch_data.Sampler[list[tuple[int, int]]]):
+    """Lets persistent workers be handed another epoch: the DataLoader asks it anew for each."""
+
+    def __init__(self, batches: EpochBatches) -> None:
+        self.batches = batches
+
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        return iter(self.batches)
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+
+@dataclass(frozen=True)
+class _Failure:
+    """What went wrong with a sample, as a value: a raised error would reach the parent as the text of a traceback."""
+
+    message: str
+    details: str | None
+
+    def error(self) -> DataError:
+        error = DataError(self.message)
+        if self.details:
+            error.add_note(self.details)
+        return error
+
+
+class _Fetcher(torch_data.Dataset):
+    """Samples of a batch, or the first failure among them."""
+
+    def __init__(self, samples: SampleSet) -> None:
+        self.samples = samples
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __getitem__(self, key: tuple[int, int]) -> Sample:
+        return self.samples[key]
+
+    def __getitems__(self, keys: Sequence[tuple[int, int]]) -> list[Sample] | _Failure:
+        found = []
+        for epoch, index in keys:
+            try:
+                found.append(self.samples[epoch, index])
+            except Exception as err:  # noqa: BLE001 - whatever it is, the file and index must be named
+                where = f"{self.samples.records[index].image} (sample {index}, epoch {epoch})"
+                known = isinstance(err, ClearsightError)
+                message = f"{where}: {err}" if known else f"{where}: {type(err).__name__}: {err}"
+                return _Failure(message, None if known else traceback.format_exc())
+        return found
+
+
+@dataclass(frozen=True)
+class _Collater:
+    size: tuple[int, int]
+
+    def __call__(self, samples: list[Sample] | _Failure) -> Batch | _Failure:
+        return samples if isinstance(samples, _Failure) else collate(samples, size=self.size)
+
+
+def _iterate(loader: torch_data.DataLoader) -> Iterator[Batch | _Failure]:
+    try:
+        with warnings.catch_warnings():
+            # Forking beside other threads is what a DataLoader does; workers touch none of their locks.
+            warnings.filterwarnings("ignore", message=".*fork.*", category=DeprecationWarning)
+            # More workers than cores is the caller's choice.
+            warnings.filterwarnings("ignore", message="This DataLoader will create", category=UserWarning)
+            iterator = iter(loader)
+        yield from iterator
+    except RuntimeError as err:
+        if "DataLoader worker" not in str(err):
+            raise
+        raise DataError(
+            f"a worker process of the loader died: {err}. Often memory or /dev/shm is full: lower loader.workers or "
+            "loader.batch_size, or set loader.workers=0 to see the cause"
+        ) from err
+
+
+def _start_worker(worker: int) -> None:
+    torch.set_num_threads(1)
+    # An interrupt is for the parent, which stops its workers; they must not each print a traceback.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def _start_method() -> str:
+    """Fork where it is safe: workers then start at once and inherit the cache."""
+    forks = sys.platform.startswith("linux") and "fork" in multiprocessing.get_all_start_methods()
+    return "fork" if forks else "spawn"

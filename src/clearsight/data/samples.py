@@ -1,0 +1,165 @@
+"""A data set as samples: decoded, resized, augmented; every draw a function of (seed, epoch, index)."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils import data as torch_data
+from torchvision import tv_tensors
+
+from clearsight.data.augmenting import Augmenter
+from clearsight.data.cache import ImageCache, free_memory
+from clearsight.data.dataset import Dataset
+from clearsight.data.decode import read_image
+from clearsight.data.geometry import fitted_size, resize_image
+from clearsight.data.normalisation import stretch_percentiles
+from clearsight.data.seeds import draws
+from clearsight.data.targets import TargetStore, read_semantic
+from clearsight.errors import DataError
+from clearsight.recipe.schema import AugmentConfig, DataConfig
+from clearsight.types import Finding, ImageMeta, Record, Sample, Task
+
+__all__ = ["SampleSet", "prepare_image"]
+
+_log = logging.getLogger(__name__)
+
+
+class SampleSet(torch_data.Dataset[Sample]):
+    """The samples of a data set as a model sees them.
+
+    `samples[index]` is the sample of epoch 0; `samples[epoch, index]` that of any epoch. Without `augment` the epoch
+    does not matter. Images have at most `data.size`: `letterbox` images are smaller on one side, `collate` pads them.
+
+    Args:
+        dataset: what to read; its records' order is the order here.
+        data: size, fit, channels and normalisation.
+        augment: random changes for training; None leaves images as they are.
+        seed: the run's seed.
+        cache: `ram` keeps resized images in memory that worker processes share, as many as half the free memory holds.
+        mosaic_until: first epoch without mosaic and mixup; None never stops them.
+        task: which targets to give; None takes the data set's own. A data set of polygons trains a detector faster with
+            `detection`, which draws no masks.
+
+    Raises:
+        DataError: the data set is empty.
+    """
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        *,
+        data: DataConfig,
+        augment: AugmentConfig | None = None,
+        seed: int = 0,
+        cache: Literal["none", "ram"] = "none",
+        mosaic_until: int | None = None,
+        task: Task | None = None,
+    ) -> None:
+        if not dataset.records:
+            raise DataError(f"{dataset.root}: no images to load; check the split and the findings of the data set")
+        self.dataset, self.data, self.seed, self.mosaic_until = dataset, data, seed, mosaic_until
+        self.task: Task = task or dataset.task
+        self.records: Sequence[Record] = dataset.records
+        self.classes = dataset.classes
+        self.findings: list[Finding] = []
+        self._targets = TargetStore(self.records, self.task)
+        self._augmenter = (
+            None if augment is None else Augmenter(augment, data, task=self.task, classes=len(self.classes))
+        )
+        self._cache = self._make_cache() if cache == "ram" else None
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    def __getitem__(self, key: int | tuple[int, int]) -> Sample:
+        """The sample of `index`, or of `(epoch, index)`.
+
+        Raises:
+            IndexError: no such index.
+            DataError: the file cannot be decoded; the message names it.
+        """
+        epoch, index = key if isinstance(key, tuple) else (0, key)
+        if not 0 <= index < len(self):
+            raise IndexError(f"sample {index}: expected 0 to {len(self) - 1}")
+        if self._augmenter is None:
+            return self.base(index)
+        mosaic = self.mosaic_until is None or epoch < self.mosaic_until
+        with draws(self.seed, "sample", epoch, index):
+            return self._augmenter(self.base, index, len(self), mosaic=mosaic)
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width that batches are padded to."""
+        return self.data.size
+
+    def base(self, index: int) -> Sample:
+        """The sample before any random change: decoded and resized, with its targets in the same pixels."""
+        record = self.records[index]
+        image, file_size = self._image(index)
+        size = (int(image.shape[1]), int(image.shape[2]))
+        scale = (size[0] / file_size[0], size[1] / file_size[1])
+        return Sample(
+            image=tv_tensors.Image(image),
+            instances=self._targets.instances(index, record, size=size, scale=scale),
+            semantic=read_semantic(record, size) if self.task == "semantic" else None,
+            label=record.label if self.task == "classification" else None,
+            meta=ImageMeta(path=record.image, index=index, size=file_size, scale=scale),
+        )
+
+    def _image(self, index: int) -> tuple[Tensor, tuple[int, int]]:
+        """The resized image and the size of its file."""
+        kept = None if self._cache is None else self._cache.get(index)
+        if kept is not None:
+            return kept
+        array = read_image(self.records[index].image, channels=self.data.channels)
+        image = prepare_image(array, self.data)
+        file_size = (array.shape[0], array.shape[1])
+        if self._cache is not None:
+            self._cache.put(index, image, file_size)
+        return image, file_size
+
+    def _make_cache(self) -> ImageCache | None:
+        """Slots for as many images as half of the free memory holds; a finding says so where that is not all."""
+        first = prepare_image(read_image(self.records[0].image, channels=self.data.channels), self.data)
+        item = first.shape[0] * self.data.size[0] * self.data.size[1] * first.dtype.itemsize
+        free = free_memory()
+        slots = len(self) if free is None else min(len(self), free // 2 // item)
+        if slots < len(self) and free is not None:
+            self.findings.append(_cache_finding(slots, len(self), item, free))
+            _log.warning("%s", self.findings[-1].explanation)
+        if slots == 0:
+            return None
+        return ImageCache(slots, (first.shape[0], *self.data.size), first.dtype)
+
+
+def prepare_image(array: np.ndarray, data: DataConfig) -> Tensor:
+    """What is done to every image before anything random, in training and in prediction alike.
+
+    Args:
+        array: `(h, w, c)` uint8 or uint16, as `read_image` gives it.
+        data: `normalize: percentile` stretches the image by its own percentiles; `size` and `fit` resize it.
+
+    Returns:
+        `(c, *fitted_size)` of the same type, channels innermost in memory.
+    """
+    if data.normalize == "percentile":
+        array = stretch_percentiles(array)
+    image = torch.from_numpy(array).permute(2, 0, 1)
+    return resize_image(image, fitted_size((array.shape[0], array.shape[1]), data.size, data.fit))
+
+
+def _cache_finding(slots: int, total: int, item: int, free: int) -> Finding:
+    return Finding(
+        id="cache-too-small",
+        severity="info",
+        where="loader.cache",
+        explanation=f"half of the free memory ({free / 2**31:.1f} GiB) keeps {slots} of {total} images; the others are "
+        "decoded again each epoch",
+        action=f"{slots} images are kept",
+        evidence={"kept": slots, "images": total, "bytes_an_image": item, "free_bytes": free},
+    )

@@ -1,0 +1,142 @@
+"""Random changes of one sample, as a recipe names them; boxes, masks, contours and maps move along.
+
+Samples carry tv_tensors, so any transform of torchvision's transforms v2 can be applied to one: `apply_v2`. The changes
+a recipe switches on are kernels of transforms v2 where those are exact and fast, and fused ones of our own where not
+(`geometry.place`, `colour.change_colour`). All of them draw from torch's CPU generator only; call them inside `draws`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from typing import Any, Literal
+
+import torch
+from torchvision import tv_tensors
+
+from clearsight.data.colour import ColourChange, change_colour
+from clearsight.data.geometry import Rect, drop_hidden, fitted_size, place
+from clearsight.data.turning import flip_horizontal, flip_vertical, rotate, rotate90
+from clearsight.recipe.schema import AugmentConfig, DataConfig
+from clearsight.types import Sample
+
+__all__ = ["Transform", "apply_v2", "build_transforms", "resize_to"]
+
+Transform = Callable[[Sample], Sample]
+
+
+def build_transforms(augment: AugmentConfig, data: DataConfig, *, train: bool) -> Transform:
+    """The changes of single samples that a recipe switches on, in a fixed order: flips, turns, zoom, colour.
+
+    Args:
+        augment: values of 0 (None for `zoom`) switch a change off, and it then draws nothing.
+        data: `channels` says whether colours can be changed.
+        train: False gives a function that changes nothing.
+    """
+    steps = _steps(augment, data) if train else []
+
+    def transform(sample: Sample) -> Sample:
+        for step in steps:
+            sample = step(sample)
+        return sample
+
+    return transform
+
+
+def _steps(augment: AugmentConfig, data: DataConfig) -> list[Transform]:
+    steps: list[Transform] = []
+    if augment.flip_horizontal:
+        steps.append(partial(_maybe, flip_horizontal, augment.flip_horizontal))
+    if augment.flip_vertical:
+        steps.append(partial(_maybe, flip_vertical, augment.flip_vertical))
+    if augment.rotate90:
+        steps.append(partial(_maybe, _random_quarter_turn, augment.rotate90))
+    if augment.rotate:
+        steps.append(partial(_random_turn, augment.rotate))
+    if augment.zoom is not None and augment.zoom_probability:
+        steps.append(partial(_maybe, partial(_random_zoom, augment.zoom), augment.zoom_probability))
+    colour = (augment.brightness, augment.contrast)
+    colour += (augment.saturation, augment.hue) if data.channels == 3 else (0.0, 0.0)
+    if any(colour):
+        steps.append(partial(_random_colour, colour))
+    return steps
+
+
+def resize_to(sample: Sample, size: tuple[int, int], fit: Literal["letterbox", "stretch"]) -> Sample:
+    """Scale a sample to a size, or into it with its aspect ratio kept (`letterbox`); no object is dropped.
+
+    Returns:
+        The scaled sample; `meta.scale` tells how its pixels relate to the file's.
+    """
+    old = (int(sample.image.shape[-2]), int(sample.image.shape[-1]))
+    new = fitted_size(old, size, fit)
+    if new == old:
+        return sample
+    placed = place(sample, Rect(0, 0, *old), Rect(0, 0, *new), new)
+    scale = (sample.meta.scale[0] * new[0] / old[0], sample.meta.scale[1] * new[1] / old[1])
+    return replace(placed, meta=replace(sample.meta, scale=scale))
+
+
+def apply_v2(transform: Callable[[Any], Any], sample: Sample) -> Sample:
+    """Apply any transform of torchvision's transforms v2 to a sample; objects that it moved out of sight are dropped.
+
+    Args:
+        transform: for example `torchvision.transforms.v2.RandomPerspective()`. Key points that transforms v2 flips land
+            one pixel off (see `clearsight.data.turning`); flips of this package do not.
+        sample: any sample whose tensors are tv_tensors.
+    """
+    moving: dict[str, Any] = {"image": sample.image}
+    if sample.semantic is not None:
+        moving["semantic"] = sample.semantic
+    if sample.instances is not None:
+        shapes = {name: getattr(sample.instances, name) for name in ("boxes", "masks", "contours")}
+        moving |= {name: value for name, value in shapes.items() if value is not None}
+    moved = transform(moving)
+    image = moved["image"]
+    size = (int(image.shape[-2]), int(image.shape[-1]))
+    instances = sample.instances
+    if instances is not None:
+        shapes = {name: moved[name] for name in ("boxes", "masks", "contours") if name in moved}
+        instances = drop_hidden(replace(instances, **shapes), Rect(0, 0, *size), size)
+    return replace(sample, image=tv_tensors.Image(image), semantic=moved.get("semantic"), instances=instances)
+
+
+# ------------------------------------------------------------------------------------------------ what is drawn
+def _maybe(change: Transform, probability: float, sample: Sample) -> Sample:
+    return change(sample) if float(torch.rand(())) < probability else sample
+
+
+def _random_quarter_turn(sample: Sample) -> Sample:
+    """One to three quarter turns of a square image; others keep their shape and take a half turn."""
+    turns = int(torch.randint(1, 4, ()))
+    square = sample.image.shape[-1] == sample.image.shape[-2]
+    return rotate90(sample, turns if square else 2)
+
+
+def _random_turn(largest: float, sample: Sample) -> Sample:
+    return rotate(sample, (2 * float(torch.rand(())) - 1) * largest)
+
+
+def _random_zoom(scales: tuple[float, float], sample: Sample) -> Sample:
+    """A scale drawn evenly in its logarithm; above 1 a window is enlarged, below 1 the image shrinks on its canvas."""
+    height, width = (int(side) for side in sample.image.shape[-2:])
+    share, down, right = torch.rand(3).tolist()
+    low, high = (math.log(value) for value in scales)
+    scale = math.exp(low + share * (high - low))
+    inner = (max(1, round(height / scale)), max(1, round(width / scale)))
+    if scale < 1:
+        inner = (max(1, round(height * scale)), max(1, round(width * scale)))
+    top, left = int(down * (height - inner[0] + 1)), int(right * (width - inner[1] + 1))
+    window, whole = Rect(top, left, top + inner[0], left + inner[1]), Rect(0, 0, height, width)
+    source, target = (window, whole) if scale >= 1 else (whole, window)
+    return place(sample, source, target, (height, width))
+
+
+def _random_colour(largest: tuple[float, float, float, float], sample: Sample) -> Sample:
+    brightness, contrast, saturation, hue = (
+        limit * value for limit, value in zip(largest, (2 * torch.rand(4) - 1).tolist(), strict=True)
+    )
+    change = ColourChange(brightness=1 + brightness, contrast=1 + contrast, saturation=1 + saturation, hue=hue)
+    return replace(sample, image=tv_tensors.Image(change_colour(sample.image, change)))
