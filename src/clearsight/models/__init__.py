@@ -1,1 +1,156 @@
 """Networks, one published method a file; `create_model` makes one by name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from difflib import get_close_matches
+from fnmatch import fnmatch
+from typing import TYPE_CHECKING
+
+from pydantic import ValidationError
+from torch import nn
+
+from clearsight.data.normalisation import fixed_statistics
+from clearsight.errors import ConfigError
+from clearsight.models.backbones import BACKBONES
+from clearsight.models.base import Classifies, Detects, Model
+from clearsight.models.classify.classifier import build_classifier
+from clearsight.models.detect.light import build_light
+from clearsight.models.detect.retinanet import build_retinanet
+from clearsight.models.weights import WeightsReport, load_weights
+from clearsight.recipe.schema import ClassifierConfig, LightConfig, RetinaNetConfig
+
+if TYPE_CHECKING:
+    from clearsight.data.normalisation import Statistics
+    from clearsight.recipe.schema import ModelConfig
+
+__all__ = [
+    "BACKBONES",
+    "BUILDERS",
+    "Classifies",
+    "Detects",
+    "Model",
+    "WeightsReport",
+    "build_model",
+    "create_model",
+    "list_models",
+    "load_weights",
+]
+
+BUILDERS: dict[str, Callable[..., nn.Module]] = {
+    "classifier": build_classifier,
+    "retinanet": build_retinanet,
+    "light": build_light,
+}
+CONFIGS: dict[str, type[ClassifierConfig | RetinaNetConfig | LightConfig]] = {
+    "classifier": ClassifierConfig,
+    "retinanet": RetinaNetConfig,
+    "light": LightConfig,
+}
+
+
+def list_models(pattern: str | None = None) -> list[str]:
+    """Names that `create_model` takes: every method, and every backbone (a classifier on it).
+
+    Args:
+        pattern: keep names that contain it, or match it where it has `*` or `?`; None keeps all.
+
+    Returns:
+        Sorted names.
+
+    Example:
+        >>> list_models("resnet1*")
+        ['resnet101', 'resnet152', 'resnet18']
+    """
+    names = sorted([*BUILDERS, *BACKBONES])
+    if pattern is None:
+        return names
+    glob = pattern if any(sign in pattern for sign in "*?[") else f"*{pattern}*"
+    return [name for name in names if fnmatch(name, glob)]
+
+
+def create_model(
+    name: str,
+    *,
+    num_classes: int,
+    channels: int = 3,
+    statistics: Statistics | None = None,
+    **options: object,
+) -> nn.Module:
+    """A model by name, with random weights unless `weights=` names a file or URL.
+
+    Args:
+        name: a method (`classifier`, `retinanet`, `light`) or a backbone (`resnet18`, …: a classifier on it).
+        num_classes: k, without background.
+        channels: of the input.
+        statistics: mean and deviation of the input's channels; None takes ImageNet's for three channels, else
+            scales to [0, 1] only.
+        options: the method's options as a recipe's `model` section has them, for example `backbone="resnet34"`.
+
+    Returns:
+        A module with `forward`, `loss` and `predict`; see `models.base.Model`.
+
+    Raises:
+        ConfigError: a name, an option or a value is not known; the message has the nearest one.
+        WeightsError: `weights` do not fit.
+
+    Example:
+        >>> model = create_model("retinanet", backbone="resnet34", num_classes=3)
+    """
+    method = name
+    if name in BACKBONES:
+        if options.get("backbone", name) != name:
+            raise ConfigError(f"create_model: {name!r} is a backbone already; drop backbone={options['backbone']!r}")
+        method, options = "classifier", {**options, "backbone": name}
+    if method not in BUILDERS:
+        raise ConfigError(f"create_model: there is no model {name!r}{_nearest(name, list_models())}")
+    if num_classes < 1 or channels < 1:
+        raise ConfigError(f"create_model: num_classes and channels must be at least 1, got {num_classes}, {channels}")
+    config = CONFIGS[method]
+    for option in options:
+        if option not in config.model_fields:
+            known = list(config.model_fields)
+            raise ConfigError(f"create_model: {method} has no option {option!r}{_nearest(option, known)}")
+    try:
+        checked = config.model_validate({**options, "name": method})
+    except ValidationError as error:
+        raise ConfigError("create_model: " + "; ".join(_readable(fault, options) for fault in error.errors())) from None
+    if statistics is None:
+        statistics = fixed_statistics("imagenet" if channels == 3 else "unit", channels=channels)
+    return build_model(checked, num_classes=num_classes, channels=channels, statistics=statistics)
+
+
+def build_model(config: ModelConfig, *, num_classes: int, channels: int, statistics: Statistics) -> nn.Module:
+    """The model that a recipe's `model` section describes, published weights loaded where it names them.
+
+    Args:
+        config: the section.
+        num_classes: k, without background.
+        channels: of the input.
+        statistics: of the input's channels.
+
+    Returns:
+        The model.
+
+    Raises:
+        WeightsError: `config.weights` do not fit.
+    """
+    model = BUILDERS[config.name](config, num_classes=num_classes, channels=channels, statistics=statistics)
+    if config.weights is not None:
+        load_weights(model, config.weights, sha256=config.weights_sha256)
+    return model
+
+
+def _nearest(name: str, known: list[str]) -> str:
+    near = get_close_matches(name, known, n=1)
+    return f"; did you mean {near[0]!r}?" if near else f"; choose one of {', '.join(known)}"
+
+
+def _readable(fault: object, options: dict[str, object]) -> str:
+    """One line of a pydantic error: where, what was found, what was expected."""
+    where = ".".join(str(part) for part in fault["loc"])  # pyright: ignore[reportIndexIssue]
+    found, message = fault["input"], fault["msg"]  # pyright: ignore[reportIndexIssue]
+    hint = ""
+    if where == "backbone" and isinstance(options.get(where), str):
+        hint = _nearest(str(options[where]), list(BACKBONES))
+    return f"{where}: found {found!r}; {message[0].lower()}{message[1:]}{hint}"

@@ -75,22 +75,41 @@ class PointGrid:
     """`make_points`, remembered for the last few image sizes and devices: training sees the same one again and again.
 
     Args:
-        build: image size and device to points.
+        strides: one a level.
+        anchors: see `make_points`.
+        offset: see `make_points`.
+        whole_steps: points stand at multiples of `image side // level side` (torchvision's rule) instead of the stride;
+            the two differ on levels whose stride does not divide the image.
         remember: number of grids kept.
     """
 
-    def __init__(self, build: Callable[[tuple[int, int], torch.device], Points], *, remember: int = 4) -> None:
-        self._build = build
-        self._remember = remember
-        self._known: dict[tuple[tuple[int, int], torch.device], Points] = {}
+    def __init__(
+        self,
+        strides: Sequence[int],
+        *,
+        anchors: Sequence[Tensor] | None = None,
+        offset: float = 0.5,
+        whole_steps: bool = False,
+        remember: int = 4,
+    ) -> None:
+        self.strides = tuple(strides)
+        self.anchors = anchors
+        self.offset = offset
+        self.whole_steps = whole_steps
+        self.remember = remember
+        self._known: dict[tuple[int, int, torch.device], Points] = {}
 
-    def __call__(self, size: tuple[int, int], device: torch.device) -> Points:
+    def __call__(self, size: Sequence[int], device: torch.device) -> Points:
         """The points for images of `(height, width)`."""
-        key = ((int(size[0]), int(size[1])), device)
+        key = (int(size[0]), int(size[1]), device)
         if key not in self._known:
-            if len(self._known) >= self._remember:
+            if len(self._known) >= self.remember:
                 self._known.pop(next(iter(self._known)))
-            self._known[key] = self._build(*key)
+            shapes = level_shapes(key[:2], self.strides)
+            steps = [(key[0] // height, key[1] // width) for height, width in shapes] if self.whole_steps else None
+            self._known[key] = make_points(
+                shapes, self.strides, steps=steps, anchors=self.anchors, offset=self.offset, device=device
+            )
         return self._known[key]
 
 

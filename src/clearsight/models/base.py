@@ -1,0 +1,76 @@
+"""What the trainer, the predictor and the exporter ask of a model, and nothing more."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol, runtime_checkable
+
+from torch import Tensor
+
+from clearsight.types import Classification, Instances, Targets
+
+__all__ = ["Classifies", "Detects", "Model"]
+
+
+@runtime_checkable
+class Model(Protocol):
+    """An `nn.Module` with three methods; parameters below `backbone.` may be trained at another rate."""
+
+    def forward(self, images: Tensor) -> Any:  # noqa: ANN401 - each model has its own NamedTuple
+        """Pure tensors (one, or a NamedTuple of them), so that it can be exported.
+
+        Args:
+            images: `(n, c, h, w)` uint8, uint16, or float in [0, 1].
+        """
+        ...
+
+    def loss(self, images: Tensor, targets: Targets) -> dict[str, Tensor]:
+        """Named scalar terms, whose sum is minimised.
+
+        Args:
+            images: as for `forward`.
+            targets: of the batch.
+        """
+        ...
+
+    def predict(self, images: Tensor, sizes: Tensor) -> list[Any]:
+        """Results in the pixels of the images as given.
+
+        Args:
+            images: as for `forward`.
+            sizes: `(n, 2)` `(height, width)` of the valid part of each image.
+        """
+        ...
+
+
+@runtime_checkable
+class Detects(Model, Protocol):
+    """A detector."""
+
+    def predict(
+        self,
+        images: Tensor,
+        sizes: Tensor,
+        *,
+        score_threshold: float = 0.05,
+        nms_iou: float = 0.5,
+        max_detections: int = 100,
+    ) -> list[Instances]:
+        """One `Instances` an image, scores falling, boxes clipped to the valid part.
+
+        Args:
+            images: as for `forward`.
+            sizes: `(n, 2)` `(height, width)` of the valid part of each image.
+            score_threshold: a score must exceed it.
+            nms_iou: overlap above which the weaker box of a class is dropped.
+            max_detections: kept an image.
+        """
+        ...
+
+
+@runtime_checkable
+class Classifies(Model, Protocol):
+    """A classifier."""
+
+    def predict(self, images: Tensor, sizes: Tensor) -> list[Classification]:
+        """One `Classification` an image."""
+        ...

@@ -1,0 +1,82 @@
+"""RetinaNet's two loss terms, for any assigner."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from clearsight.assign import Assigner, MaxIou
+from clearsight.losses.box import giou_loss, l1_loss, smooth_l1_loss
+from clearsight.losses.focal import sigmoid_focal_loss
+from clearsight.models.detect.dense import class_targets
+from clearsight.nn.parallel import mean_over_processes
+from clearsight.ops.box_codes import decode_deltas, encode_deltas
+from clearsight.types import Assignment, Points, Predictions, Targets
+
+__all__ = ["RetinaNetLoss"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class RetinaNetLoss:
+    """Focal loss of the classes and a loss of the boxes, each divided by the number of positives.
+
+    Args:
+        assigner: which anchors answer for which objects.
+        box_loss: on deltas (`l1`, `smooth_l1` with a bend at 1) or on boxes (`giou`).
+        alpha: of the focal loss.
+        gamma: of the focal loss.
+        normalise: `batch` divides the sums of a batch by its positives (averaged over processes, so that two processes
+            at half the batch each equal one); `image` divides each image's sums by its own positives and averages over
+            images, as torchvision does.
+    """
+
+    assigner: Assigner = field(default_factory=MaxIou)
+    box_loss: Literal["l1", "smooth_l1", "giou"] = "l1"
+    alpha: float = 0.25
+    gamma: float = 2.0
+    normalise: Literal["batch", "image"] = "batch"
+
+    def __call__(self, logits: Tensor, deltas: Tensor, points: Points, targets: Targets) -> dict[str, Tensor]:
+        """Both terms.
+
+        Args:
+            logits: `(n, l, k)`.
+            deltas: `(n, l, 4)`.
+            points: l anchors.
+            targets: of the batch.
+
+        Returns:
+            `class` and `box`, scalars in float32.
+        """
+        predictions = None
+        if self.assigner.needs_predictions:
+            with torch.no_grad():
+                predictions = Predictions(logits, decode_deltas(deltas.float(), points.boxes))
+        found = self.assigner(points, targets, predictions, images=len(logits))
+        image = targets.image[found.object]
+        share = 1 / self._normaliser(found, image)  # n
+        wanted, weight = class_targets(found, targets, classes=logits.shape[-1])
+        class_loss = sigmoid_focal_loss(
+            logits, wanted, alpha=self.alpha, gamma=self.gamma, weight=(weight * share[:, None])[..., None]
+        )
+        pairs = deltas[image, found.point].float()
+        anchors, boxes = points.boxes[found.point], targets.boxes[found.object]
+        return {"class": class_loss, "box": self._box(pairs, anchors, boxes, weight=found.weight * share[image])}
+
+    def _normaliser(self, found: Assignment, image: Tensor) -> Tensor:
+        """What each image's sums are divided by, `(n,)` float32."""
+        images = len(found.background)
+        if self.normalise == "image":
+            counts = torch.bincount(image, minlength=images)
+            return counts.clamp(min=1).float() * images
+        positives = mean_over_processes(found.weight.sum()).clamp(min=1)
+        return positives.expand(images)
+
+    def _box(self, deltas: Tensor, anchors: Tensor, boxes: Tensor, *, weight: Tensor) -> Tensor:
+        if self.box_loss == "giou":
+            return giou_loss(decode_deltas(deltas, anchors), boxes, weight=weight)
+        loss = l1_loss if self.box_loss == "l1" else smooth_l1_loss
+        return loss(deltas, encode_deltas(boxes, anchors), weight=weight)

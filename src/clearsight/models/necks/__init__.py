@@ -1,0 +1,1 @@
+"""Necks: between a backbone's pyramid and a dense head."""

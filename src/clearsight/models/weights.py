@@ -1,0 +1,217 @@
+"""Published weights, from a file or a URL: verified, never unpickled, every key accounted for."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import pickle
+import sys
+import tempfile
+import urllib.error
+import urllib.request
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlparse
+
+import torch
+from torch import Tensor, nn
+
+from clearsight.errors import NotFound, WeightsError
+from clearsight.models.backbones.resnet import adapt_first_layer
+
+__all__ = ["WeightsReport", "load_weights", "read_weights"]
+
+SCHEMES = ("http", "https", "file")
+OPTIONAL = ("num_batches_tracked",)  # a counter that old files lack and frozen norms do not have
+FIRST_LAYERS = ("backbone.conv1.weight", "conv1.weight")
+
+
+@dataclass(frozen=True, kw_only=True)
+class WeightsReport:
+    """What became of every key.
+
+    Args:
+        matched: loaded as they are.
+        missing: of the model, not in the file: they keep their initial values.
+        unexpected: of the file, not in the model: they were left out.
+        shape_mismatch: `name: file's shape, model's shape`; the model's keep their initial values.
+        adapted: loaded after a change, with what was changed.
+        reinitialised: class layers that start anew because the number of classes differs.
+    """
+
+    matched: tuple[str, ...]
+    missing: tuple[str, ...]
+    unexpected: tuple[str, ...]
+    shape_mismatch: tuple[str, ...]
+    adapted: tuple[str, ...] = ()
+    reinitialised: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        lines = [f"{len(self.matched)} tensors matched"]
+        for title in ("adapted", "reinitialised", "missing", "unexpected", "shape_mismatch"):
+            names = getattr(self, title)
+            if names:
+                lines.append(f"{title.replace('_', ' ')} ({len(names)}): {', '.join(names)}")
+        return "\n".join(lines)
+
+
+def load_weights(
+    model: nn.Module, source: str | Path, *, sha256: str | None = None, strict: bool = False
+) -> WeightsReport:
+    """Load weights into a model, in place.
+
+    Names of torchvision's ResNets and RetinaNet are translated by the model's `adapt_weights`. A first convolution for
+    another number of input channels is adapted (`resnet.adapt_first_layer`). Where the number of classes differs, the
+    class layer starts anew (a detector's at its prior) and the report says so.
+
+    Args:
+        model: any module.
+        source: a `.safetensors` file, a torch file of tensors, or a URL (`https:`, `http:`, `file:`) of one. A download
+            is kept in the cache folder and used again.
+        sha256: the file's checksum in hexadecimal, or None to skip the check.
+        strict: any missing, unexpected or mismatched key is an error, and the model is left untouched.
+
+    Returns:
+        What became of every key.
+
+    Raises:
+        NotFound: the file does not exist.
+        WeightsError: the checksum differs, the file cannot be read, nothing in it fits, or `strict` and not all fits.
+    """
+    state = read_weights(source, sha256=sha256)
+    if hasattr(model, "adapt_weights"):
+        state = model.adapt_weights(state)  # pyright: ignore[reportCallIssue]
+    fitting, report, class_layer = _compare(model, state)
+    faults = report.missing + report.unexpected + report.shape_mismatch
+    if not fitting or (strict and (faults or class_layer)):
+        why = "nothing in it fits the model" if not fitting else "strict, and not every key fits"
+        raise WeightsError(f"{source}: {why}\n{report}")
+    model.load_state_dict(fitting, strict=False)
+    if class_layer:
+        model.reset_classes()  # pyright: ignore[reportCallIssue]
+    return report
+
+
+def read_weights(source: str | Path, *, sha256: str | None = None) -> dict[str, Tensor]:
+    """The tensors of a weights file, on the CPU; no code in the file is ever run.
+
+    Args:
+        source: see `load_weights`.
+        sha256: see `load_weights`.
+
+    Returns:
+        Tensors by name; a torch file's `state_dict`, `model` or `model_state_dict` entry is looked into.
+
+    Raises:
+        NotFound: the file does not exist.
+        WeightsError: the checksum differs or the file is not one of tensors.
+    """
+    path = _fetch(str(source), sha256) if urlparse(str(source)).scheme in SCHEMES else Path(source)
+    if not path.is_file():
+        raise NotFound(f"{path}: no such weights file; give the path or URL of a .safetensors or torch file")
+    _verify(path, sha256, str(source))
+    try:
+        if path.suffix == ".safetensors":
+            from safetensors.torch import load_file
+
+            return load_file(path)
+        loaded = torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, ValueError, EOFError, OSError) as error:
+        raise _unreadable(source, error) from error
+    except Exception as error:
+        if type(error).__name__ != "SafetensorError":  # the package names no base class to catch
+            raise
+        raise _unreadable(source, error) from error
+    for key in ("state_dict", "model", "model_state_dict"):
+        if isinstance(loaded, Mapping) and isinstance(loaded.get(key), Mapping):
+            loaded = loaded[key]
+    if not isinstance(loaded, Mapping) or not all(isinstance(value, Tensor) for value in loaded.values()):
+        raise WeightsError(f"{source}: expected tensors by name, found {type(loaded).__name__}; save a state dict")
+    return dict(loaded)
+
+
+def _unreadable(source: str | Path, error: Exception) -> WeightsError:
+    first = (str(error).splitlines() or [type(error).__name__])[0]
+    return WeightsError(
+        f"{source}: not a weights file that can be read safely ({first}); expected safetensors, or tensors by name "
+        "saved with torch.save. Files that need code to load are refused"
+    )
+
+
+def _compare(model: nn.Module, state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], WeightsReport, bool]:
+    """Tensors that fit, what became of every key, and whether the class layer must start anew."""
+    own = model.state_dict()
+    fitting, mismatch, adapted = {}, [], []
+    for name in own.keys() & state.keys():
+        value, shape = state[name], tuple(own[name].shape)
+        if tuple(value.shape) == shape:
+            fitting[name] = value
+        elif name in FIRST_LAYERS and value.ndim == 4 and adapt_first_layer(value, shape[1]).shape == own[name].shape:
+            fitting[name] = adapt_first_layer(value, shape[1])
+            adapted.append(f"{name}: {value.shape[1]} input channels shared out over {shape[1]}")
+        else:
+            mismatch.append(name)
+    layer = set(getattr(model, "class_layer", ())) & own.keys()
+    reset = bool(layer & set(mismatch))
+    described = {
+        name: f"{name}: {tuple(state[name].shape)} in the file, {tuple(own[name].shape)} here" for name in mismatch
+    }
+    report = WeightsReport(
+        matched=tuple(sorted(fitting.keys() - {line.split(":")[0] for line in adapted})),
+        missing=tuple(sorted(name for name in own.keys() - state.keys() if not _optional(name))),
+        unexpected=tuple(sorted(name for name in state.keys() - own.keys() if not _optional(name))),
+        shape_mismatch=tuple(described[name] for name in sorted(mismatch) if not (reset and name in layer)),
+        adapted=tuple(adapted),
+        reinitialised=tuple(described[name] for name in sorted(mismatch) if reset and name in layer),
+    )
+    return fitting, report, reset
+
+
+def _optional(name: str) -> bool:
+    """Keys whose absence means nothing: counters, and the input statistics, which come of the data."""
+    return name.endswith(OPTIONAL) or name.startswith("input_norm.")
+
+
+def _verify(path: Path, sha256: str | None, source: str) -> None:
+    if sha256 is None:
+        return
+    with path.open("rb") as file:
+        found = hashlib.file_digest(file, "sha256").hexdigest()
+    if found != sha256.lower():
+        raise WeightsError(
+            f"{source}: expected sha256 {sha256.lower()}, found {found}; the file is damaged or another one"
+        )
+
+
+def _fetch(url: str, sha256: str | None) -> Path:
+    """A URL's file in the cache; downloaded beside its place, verified, and then moved there in one step."""
+    name = Path(urlparse(url).path).name or "weights"
+    target = _cache_folder() / f"{hashlib.sha256(url.encode()).hexdigest()[:16]}-{name}"
+    if target.is_file() and urlparse(url).scheme != "file":
+        return target
+    target.parent.mkdir(parents=True, exist_ok=True)
+    handle, partial = tempfile.mkstemp(dir=target.parent, prefix=f".{name}.")
+    try:
+        with os.fdopen(handle, "wb") as out, urllib.request.urlopen(url, timeout=60) as response:
+            while block := response.read(1 << 20):
+                out.write(block)
+        _verify(Path(partial), sha256, url)
+        Path(partial).replace(target)
+    except urllib.error.URLError as error:
+        raise WeightsError(f"{url}: cannot be downloaded ({error.reason}); check the address or give a file") from error
+    finally:
+        Path(partial).unlink(missing_ok=True)
+    return target
+
+
+def _cache_folder() -> Path:
+    """`$CLEARSIGHT_CACHE/weights`, or the platform's cache folder."""
+    named = os.environ.get("CLEARSIGHT_CACHE")
+    if named:
+        return Path(named) / "weights"
+    if sys.platform == "darwin":
+        return Path.home() / "Library" / "Caches" / "clearsight" / "weights"
+    if sys.platform == "win32":
+        return Path(os.environ.get("LOCALAPPDATA", Path.home() / "AppData" / "Local")) / "clearsight" / "weights"
+    return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "clearsight" / "weights"
