@@ -243,6 +243,31 @@ def test_no_package_index_is_named() -> None:
     assert [found for host in hosts for found in matches(host)] == []
 
 
+def test_links_between_files_lead_somewhere() -> None:
+    broken = []
+    for name in filter(lambda name: name.endswith(".md"), tracked_text()):
+        for target in re.findall(r"\]\(([^)#\s]+)", tracked_text()[name]):
+            if not re.match(r"[a-z]+:", target) and not (ROOT / name).parent.joinpath(target).exists():
+                broken.append(f"{name}: {target}")
+    assert broken == []
+
+
+def test_nothing_large_is_tracked() -> None:
+    listed = subprocess.run(["git", "ls-files", "-z"], capture_output=True, text=True, check=False, cwd=ROOT)
+    if listed.returncode != 0:
+        pytest.skip("not a git checkout: tracked files are unknown")
+    names = [name for name in filter(None, listed.stdout.split("\0")) if (ROOT / name).is_file()]
+    limit = {name: 300_000 if name.startswith("docs/images/") else 100_000 for name in names}
+    assert [name for name in names if (ROOT / name).stat().st_size > limit[name]] == []
+
+
+def test_nothing_of_the_package_is_ignored() -> None:
+    # The wheel leaves out what git ignores.
+    command = ["git", "ls-files", "--others", "--ignored", "--exclude-standard", "src"]
+    listed = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
+    assert [name for name in listed.stdout.splitlines() if not name.endswith(".pyc")] == []
+
+
 def test_version_is_said_once_the_same() -> None:
     version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
     heading = re.search(r"^## \[(\d+\.\d+\.\d+)\]", (ROOT / "CHANGELOG.md").read_text(), flags=re.MULTILINE)
