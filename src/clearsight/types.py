@@ -264,9 +264,7 @@ class Targets:
     def to(self, device: torch.device | str, *, non_blocking: bool = False) -> Targets:
         """A copy on another device."""
         values = {name: getattr(self, name) for name in self.__slots__}
-        return Targets(
-            **{k: None if v is None else v.to(device, non_blocking=non_blocking) for k, v in values.items()}
-        )
+        return Targets(**{k: None if v is None else v.to(device, non_blocking=non_blocking) for k, v in values.items()})
 
 
 @dataclass(slots=True, kw_only=True)
