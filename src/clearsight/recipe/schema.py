@@ -84,7 +84,7 @@ class DataConfig(Section):
     channels: Annotated[int, Field(ge=1, le=64)] = 3
     """Channels of the model's input; grey images are repeated, alpha is dropped with a finding."""
     normalize: Literal["data", "imagenet", "unit", "percentile"] = "data"
-    """`data`: mean and deviation of the training images; `unit`: to [0, 1] only; `percentile`: each image's 1st to 99th."""
+    """`data`: mean and deviation of the training images; `unit`: to [0, 1]; `percentile`: each image's 1st to 99th."""
     strict: bool = False
     """Refuse data with any error-level finding; else drop just those items and count them."""
     scenes: Annotated[int, Field(ge=3)] = 600
