@@ -15,7 +15,6 @@ from clearsight.types import Object, Rle
 __all__ = [
     "box_of_shape",
     "box_to_xywh",
-    "is_number",
     "parse_box",
     "parse_segmentation",
     "rings_overlap",
