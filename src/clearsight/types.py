@@ -182,8 +182,8 @@ class Instances:
 
     def to(self, device: torch.device | str) -> Instances:
         """A copy on another device."""
-        moved = {name: getattr(self, name) for name in self.__slots__}
-        return Instances(**{name: None if value is None else value.to(device) for name, value in moved.items()})
+        given = {name: value for name in self.__slots__ if (value := getattr(self, name)) is not None}
+        return Instances(**{name: value.to(device) for name, value in given.items()})
 
 
 def _rewrap(tensor: Tensor, like: Tensor) -> Tensor:
@@ -192,7 +192,7 @@ def _rewrap(tensor: Tensor, like: Tensor) -> Tensor:
         return tensor
     from torchvision import tv_tensors
 
-    return tv_tensors.wrap(tensor, like=like)
+    return tv_tensors.wrap(tensor, like=like)  # pyright: ignore[reportCallIssue] - its decorator hides its arguments
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -263,8 +263,8 @@ class Targets:
 
     def to(self, device: torch.device | str, *, non_blocking: bool = False) -> Targets:
         """A copy on another device."""
-        values = {name: getattr(self, name) for name in self.__slots__}
-        return Targets(**{k: None if v is None else v.to(device, non_blocking=non_blocking) for k, v in values.items()})
+        given = {name: value for name in self.__slots__ if (value := getattr(self, name)) is not None}
+        return Targets(**{name: value.to(device, non_blocking=non_blocking) for name, value in given.items()})
 
 
 @dataclass(slots=True, kw_only=True)
@@ -298,8 +298,9 @@ class Batch:
     def pin_memory(self) -> Self:
         """Page-lock the tensors, so that copies to a GPU overlap with work (the DataLoader calls this)."""
         self.images = self.images.pin_memory()
-        values = {name: getattr(self.targets, name) for name in self.targets.__slots__}
-        self.targets = Targets(**{k: None if v is None else v.pin_memory() for k, v in values.items()})
+        slots = self.targets.__slots__
+        given = {name: value for name in slots if (value := getattr(self.targets, name)) is not None}
+        self.targets = Targets(**{name: value.pin_memory() for name, value in given.items()})
         return self
 
 
