@@ -28,7 +28,10 @@ _RECORD_FACTS: dict[str, tuple[str, Callable[[Record], object]]] = {
     "instance_maps": ("instance maps", lambda record: record.instance_map is not None),
     "groups": ("groups", lambda record: record.group is not None),
 }
-_NUMBERING = frozenset({"bbox", "categories", "id"})  # new numbers serve as well: worth knowing, no reason to refuse
+# Where files lie and how things are numbered can be made anew: worth knowing, no reason to refuse.
+_BOOKKEEPING = frozenset({"bbox", "categories", "coco_url", "depth", "flickr_url", "folder", "id", "path"})
+_SAYS_NOTHING = ", which says nothing"
+_EMPTY = (None, "", 0, "Unspecified", "Unknown", [])
 
 
 def lost(dataset: Dataset, target: str, what: str, count: int, *, severity: Severity = "warning") -> Finding:
@@ -75,14 +78,14 @@ def lost_by(
         for fact, (what, holds) in _RECORD_FACTS.items():
             counts[what, "images"] += fact not in carries and bool(holds(record))
         for key, value in record.attributes.items():
-            counts[f"the attribute {key!r}", "images"] += key != "lists" and not record_key(key, value)
+            counts[_named(key, value), "images"] += key != "lists" and not record_key(key, value)
         for item in record.objects:
             counts["boxes", "objects"] += "boxes" not in carries
             for fact, (what, holds) in _OBJECT_FACTS.items():
                 counts[what, "objects"] += fact not in carries and bool(holds(item))
             for key, value in item.attributes.items():
                 kept = object_key(key, value) or (key == "area" and _follows(item, value))
-                counts[f"the attribute {key!r}", "objects"] += not kept
+                counts[_named(key, value), "objects"] += not kept
     found = [
         lost(dataset, target, f"{what} ({count} {of})", count, severity=_severity(what))
         for (what, of), count in counts.items()
@@ -122,5 +125,17 @@ def not_placed(record: Record, err: Exception) -> Finding:
     )
 
 
+def _named(key: str, value: object) -> str:
+    return f"the attribute {key!r}" + (_SAYS_NOTHING if _is_empty(value) else "")
+
+
+def _is_empty(value: object) -> bool:
+    """Whether a value is only a form that was not filled in."""
+    if isinstance(value, dict):
+        return all(map(_is_empty, value.values()))
+    return value in _EMPTY
+
+
 def _severity(what: str) -> Severity:
-    return "info" if what.removeprefix("the attribute ").strip("'") in _NUMBERING else "warning"
+    key = what.removeprefix("the attribute ").strip("'")
+    return "info" if key in _BOOKKEEPING or what.endswith(_SAYS_NOTHING) else "warning"

@@ -132,10 +132,7 @@ def _names(content: dict[str, Any], file: Path, findings: list[Finding]) -> dict
 
 
 def _names_of_file(folder: Path, findings: list[Finding]) -> dict[int, str]:
-    there = [folder / name for name in _NAME_FILES] + [
-        folder / "labels" / "classes.txt",
-        *sorted(folder.glob("*.names")),
-    ]
+    usual = [folder / name for name in (*_NAME_FILES, "labels/classes.txt")]
     for file in [*usual, *sorted(folder.glob("*.names"))]:
         if file.is_file():
             lines = [line.strip() for line in read_text(file, findings).splitlines()]

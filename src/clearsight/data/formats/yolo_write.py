@@ -46,9 +46,7 @@ def loses(dataset: Dataset) -> list[Finding]:
         found.append(lost(dataset, "YOLO", what, runs, severity="info"))
     apart = [distance for item in items if (distance := _box_off(item)) > 1e-6]
     if apart:
-        what = (
-            f"boxes beside polygons ({len(apart)} objects); the polygons' own differ by up to {max(apart):.3g} pixels"
-        )
+        what = f"boxes that differ from their polygons ({len(apart)} objects, by up to {max(apart):.3g} pixels)"
         severity = "warning" if max(apart) > 1 else "info"  # COCO's boxes are rounded to whole pixels by many tools
         found.append(lost(dataset, "YOLO", what, len(apart), severity=severity))
     without = sum(record.split is None for record in dataset.records)
