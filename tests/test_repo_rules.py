@@ -25,7 +25,12 @@ MIRROR_FROM = 40
 CATCH_ALL = {"util", "utils", "misc", "helper", "helpers", "common", "stuff", "tools"}
 
 # What users import today. Names may be added here, never removed without a deprecation in CHANGELOG.md.
-PUBLIC = {"convert", "create_model", "list_models", "load", "read_dataset", "train"}
+PUBLIC = {
+    "Classification", "ClearsightError", "ConfigError", "DataError", "Dataset", "Finding", "Instances", "NotFound",
+    "Prediction", "Predictor", "Recipe", "Run", "Scores", "__version__", "check_data", "convert", "create_model", "demo",
+    "evaluate", "list_models", "load", "load_recipe", "predict", "read_dataset", "recipe_names", "recipe_schema",
+    "recipe_to_yaml", "train",
+}  # fmt: skip
 
 
 def name_of(path: Path) -> str:
@@ -273,6 +278,9 @@ def test_version_is_said_once_the_same() -> None:
     heading = re.search(r"^## \[(\d+\.\d+\.\d+)\]", (ROOT / "CHANGELOG.md").read_text(), flags=re.MULTILINE)
     assert heading is not None
     assert heading.group(1) == version
+    said = re.search(r'^__version__ = "(.+)"$', (SRC / "__init__.py").read_text(), flags=re.MULTILINE)
+    assert said is not None
+    assert said.group(1) == version
 
 
 def test_constraints_are_exact_and_bare() -> None:
