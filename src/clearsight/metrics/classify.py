@@ -169,7 +169,7 @@ def _curves(p: Floats, y: Ints, classes: Sequence[str]) -> dict[str, dict[str, A
             "all": {
                 "confidence": measured.confidence.tolist(),
                 "accuracy": measured.accuracy.tolist(),
-                "count": measured.count.tolist(),
+                "count": measured.images.tolist(),
             }
         },
     }

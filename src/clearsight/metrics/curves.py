@@ -20,13 +20,13 @@ class Calibration(NamedTuple):
     Args:
         confidence: `(bins,)` mean of the top probability; NaN in an empty bin.
         accuracy: `(bins,)` share of right answers; NaN in an empty bin.
-        count: `(bins,)` images.
+        images: `(bins,)` number of images.
         error: expected calibration error in [0, 1]; NaN without images.
     """
 
     confidence: Floats
     accuracy: Floats
-    count: Ints
+    images: Ints
     error: float
 
 
@@ -67,7 +67,7 @@ def _cumulative(score: Floats, positive: Bools) -> tuple[Floats, Ints, Ints]:
     """Thresholds from high to low, with the positives and negatives at or above each; one entry per distinct score."""
     order = np.argsort(-score, kind="stable")
     last = np.append(np.diff(score[order]) != 0, True)[: len(order)]
-    up, down = np.cumsum(positive[order]), np.cumsum(~positive[order])
+    up, down = np.cumsum(positive[order], dtype=np.int64), np.cumsum(~positive[order], dtype=np.int64)
     return score[order][last], up[last], down[last]
 
 
@@ -124,4 +124,4 @@ def calibration(probs: Floats, labels: Ints, *, bins: int = 15) -> Calibration:
     confidence = np.bincount(place, top, bins) / safe
     accuracy = np.bincount(place, right, bins) / safe
     error = float(np.nansum(count * np.abs(confidence - accuracy)) / len(labels))
-    return Calibration(confidence, accuracy, count, error)
+    return Calibration(confidence, accuracy, count.astype(np.int64), error)
