@@ -1,0 +1,132 @@
+"""Collects what the report of a run shows: curves, scores, worst images and training samples, drawn."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+from PIL import Image
+
+from clearsight.data.decode import read_image
+from clearsight.data.samples import SampleSet
+from clearsight.metrics.scores import Scores
+from clearsight.recipe.schema import Recipe
+from clearsight.report.html import ReportContent, write_report
+from clearsight.report.overlay import draw_instances
+from clearsight.train.compose import Parts
+from clearsight.train.evaluate import truth_of
+from clearsight.train.folder import RunFolder
+from clearsight.types import Classification, Instances, Record
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+__all__ = ["describe_statistics", "write_run_report"]
+
+WORST, SAMPLES = 12, 8
+Picture = tuple[Image.Image, str]
+
+
+def write_run_report(
+    folder: RunFolder, recipe: Recipe, parts: Parts, scores: Mapping[str, Scores], predictions: Sequence[Any]
+) -> Path:
+    """Write `report.html`.
+
+    Args:
+        folder: of the run.
+        recipe: the run's.
+        parts: data, samples and statistics.
+        scores: by split; the first one's worst images are drawn.
+        predictions: of that split, in the order of its records.
+
+    Returns:
+        The report's path.
+    """
+    history = pd.read_csv(folder.metrics) if folder.metrics.is_file() else pd.DataFrame()
+    worst: list[Picture] = []
+    for split, found in list(scores.items())[:1]:
+        worst = _worst(parts.data.whole.split(split).records, found, predictions, recipe.eval.draw_threshold)
+    content = ReportContent(
+        title=recipe.name,
+        recipe_yaml=folder.recipe.read_text(encoding="utf-8"),
+        environment=folder.read_environment(),
+        history=history,
+        scores=dict(scores),
+        data_statistics=describe_statistics(parts),
+        findings=folder.read_findings(),
+        worst=worst,
+        samples=_samples(parts.samples),
+        run_folder=folder.path.name,
+    )
+    return write_report(folder.report, content)
+
+
+def describe_statistics(parts: Parts) -> dict[str, Any]:
+    """Images and objects of each split and class, sizes of images and objects, channel statistics."""
+    data = parts.data
+    named = {"train": data.train, "val": data.val, "test": data.test}
+    given = {name: part for name, part in named.items() if part is not None}
+    boxes = np.array([item.box for record in data.train.records for item in record.objects], dtype=np.float64)
+    sides = boxes.reshape(-1, 4)[:, 2:] - boxes.reshape(-1, 4)[:, :2]
+    return {
+        "images": {name: len(part) for name, part in given.items()},
+        "counts": {name: part.counts() for name, part in given.items()},
+        "image_sizes": _sizes(data.train.records),
+        "object_sizes": np.sqrt(sides.prod(axis=1)).round(2).tolist(),
+        "objects_per_image": [len(record.objects) for record in data.train.records],
+        "mean": list(parts.statistics.mean),
+        "std": list(parts.statistics.std),
+    }
+
+
+def _sizes(records: Iterable[Record]) -> dict[str, int]:
+    """Number of images by `width×height`, the most frequent first."""
+    names = [f"{record.size[1]}×{record.size[0]}" for record in records if record.size is not None]
+    found = {name: names.count(name) for name in set(names)}
+    return dict(sorted(found.items(), key=lambda pair: (-pair[1], pair[0])))
+
+
+def _worst(records: Sequence[Record], scores: Scores, predictions: Sequence[Any], threshold: float) -> list[Picture]:
+    """The worst images with predictions and truth drawn."""
+    pictures = []
+    for entry in scores.worst[:WORST]:
+        record, found = records[entry["image"]], predictions[entry["image"]]
+        image = _as_rgb(read_image(record.image))
+        caption = f"{record.image.name}: {entry['why']}"
+        if isinstance(found, Classification):
+            pictures.append((Image.fromarray(image), caption))
+            continue
+        instances: Instances = found[0]
+        if instances.scores is not None:
+            instances = instances.select(instances.scores >= threshold)
+        pictures.append((draw_instances(image, instances, scores.classes, truth=truth_of(record)), caption))
+    return pictures
+
+
+def _samples(samples: SampleSet) -> list[Picture]:
+    """Training images as the model sees them, changed at random, with their targets."""
+    pictures = []
+    step = max(1, len(samples) // SAMPLES)
+    for index in range(0, len(samples), step)[:SAMPLES]:
+        sample = samples[0, index]
+        image = _as_rgb(np.asarray(sample.image.permute(1, 2, 0)))
+        caption = sample.meta.path.name
+        if sample.instances is not None:
+            pictures.append((draw_instances(image, sample.instances, samples.classes), caption))
+        else:
+            label = f", {samples.classes[sample.label]}" if isinstance(sample.label, int) else ""
+            pictures.append((Image.fromarray(image), caption + label))
+    return pictures
+
+
+def _as_rgb(image: np.ndarray) -> np.ndarray:
+    """`(h, w, c)` of any depth and number of channels to `(h, w, 3)` uint8 for the eye."""
+    if image.dtype != np.uint8:
+        low, high = np.percentile(image, (1, 99))
+        image = (np.clip((image - low) / max(high - low, 1), 0, 1) * 255).astype(np.uint8)
+    if image.shape[2] < 3:
+        image = np.repeat(image[:, :, :1], 3, axis=2)
+    return np.ascontiguousarray(image[:, :, :3])
