@@ -73,12 +73,12 @@ def measure_statistics(samples: SampleSet, *, limit: int = 1000, seed: int = 0) 
     """
     mode = samples.data.normalize
     if mode in ("imagenet", "unit"):
-        return fixed_statistics(mode, channels=samples.data.channels, scale=_scale(samples.base(0).image.dtype))
+        return fixed_statistics(mode, channels=samples.data.channels, scale=_scale(samples.image(0)[0].dtype))
     generator = torch.Generator().manual_seed(derive(seed, "statistics"))
     chosen = sorted(torch.randperm(len(samples), generator=generator)[:limit].tolist())
     if not chosen:
         raise DataError(f"measure_statistics: limit is {limit}; expected at least one image")
-    first = samples.base(chosen[0]).image
+    first, _ = samples.image(chosen[0])
     mean, std = _moments(samples, chosen, channels=first.shape[0])
     scale = _scale(first.dtype)
     deviation = tuple(max(value, 1.0) / scale for value in std)
@@ -89,7 +89,7 @@ def _moments(samples: SampleSet, chosen: Sequence[int], *, channels: int) -> tup
     """Mean and deviation of raw pixels; sums of integers in Python's unbounded ones, so nothing is rounded."""
     count, total, squares = 0, [0] * channels, [0] * channels
     for index in chosen:
-        pixels = samples.base(index).image.numpy().reshape(channels, -1)
+        pixels = samples.image(index)[0].numpy().reshape(channels, -1)
         count += pixels.shape[1]
         for channel, values in enumerate(pixels):
             total[channel] += int(values.sum(dtype=np.uint64))

@@ -63,6 +63,7 @@ class SampleSet(torch_data.Dataset[Sample]):
         if not dataset.records:
             raise DataError(f"{dataset.root}: no images to load; check the split and the findings of the data set")
         self.dataset, self.data, self.seed, self.mosaic_until = dataset, data, seed, mosaic_until
+        self.turn_batches = 0.0 if augment is None else augment.turn_batches
         self.task: Task = task or dataset.task
         self.records: Sequence[Record] = dataset.records
         self.classes = dataset.classes
@@ -100,7 +101,7 @@ class SampleSet(torch_data.Dataset[Sample]):
     def base(self, index: int) -> Sample:
         """The sample before any random change: decoded and resized, with its targets in the same pixels."""
         record = self.records[index]
-        image, file_size = self._image(index)
+        image, file_size = self.image(index)
         size = (int(image.shape[1]), int(image.shape[2]))
         scale = (size[0] / file_size[0], size[1] / file_size[1])
         return Sample(
@@ -111,8 +112,8 @@ class SampleSet(torch_data.Dataset[Sample]):
             meta=ImageMeta(path=record.image, index=index, size=file_size, scale=scale),
         )
 
-    def _image(self, index: int) -> tuple[Tensor, tuple[int, int]]:
-        """The resized image and the size of its file."""
+    def image(self, index: int) -> tuple[Tensor, tuple[int, int]]:
+        """The resized image `(c, h, w)` alone, and the `(height, width)` of its file; from the cache where it is kept."""
         kept = None if self._cache is None else self._cache.get(index)
         if kept is not None:
             return kept
