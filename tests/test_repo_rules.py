@@ -28,8 +28,8 @@ CATCH_ALL = {"util", "utils", "misc", "helper", "helpers", "common", "stuff", "t
 PUBLIC = {
     "Classification", "ClearsightError", "ConfigError", "DataError", "Dataset", "Finding", "Instances", "NotFound",
     "Prediction", "Predictor", "Recipe", "Run", "Scores", "__version__", "check_data", "convert", "create_model",
-    "demo", "evaluate", "list_models", "load", "load_recipe", "predict", "read_dataset", "recipe_names", "recipe_schema",
-    "recipe_to_yaml", "train",
+    "demo", "evaluate", "list_models", "load", "load_recipe", "predict", "read_dataset", "recipe_names",
+    "recipe_schema", "recipe_to_yaml", "train",
 }  # fmt: skip
 
 
