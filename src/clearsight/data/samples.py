@@ -113,7 +113,7 @@ class SampleSet(torch_data.Dataset[Sample]):
         )
 
     def image(self, index: int) -> tuple[Tensor, tuple[int, int]]:
-        """The resized image `(c, h, w)` alone, and the `(height, width)` of its file; from the cache where it is kept."""
+        """The resized image `(c, h, w)` alone and the `(height, width)` of its file; from the cache if it is kept."""
         kept = None if self._cache is None else self._cache.get(index)
         if kept is not None:
             return kept
