@@ -23,8 +23,9 @@ def convert(
     """Read a data set and write it in another format, images included (as hard links where the file system has them).
 
     What the target cannot carry is found before anything is written. Losses of content are refused unless allowed; what
-    can be made anew (ids, the folder an image lay in) is told, but is no reason to refuse. What a reader cannot understand
-    is dropped and is among the findings; values that it can are carried as they are, boxes outside their image too.
+    can be made anew (ids, the folder an image lay in) is told, but is no reason to refuse. What a reader cannot
+    understand is dropped and is among the findings; all other values are carried as they are, boxes outside their
+    image too.
 
     Args:
         path: folder or annotation file of the source.

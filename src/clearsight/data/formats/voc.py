@@ -52,7 +52,8 @@ def read(path: Path, *, classes: tuple[str, ...] | None = None) -> Dataset:
         `Record.attributes` those of the file (`folder`, `source`, …); the file's `classes.txt` and lists are honoured.
     """
     findings: list[Finding] = []
-    root = path.parent if path.is_file() or path.name.lower() == "annotations" else path
+    root = path.parent if path.is_file() else path
+    root = root.parent if root.name.lower() == "annotations" else root
     if (found := _child(root, "annotations")) is None:
         inner = [folder for folder in sorted(root.iterdir()) if folder.is_dir() and _child(folder, "annotations")]
         if len(inner) == 1:  # the development kit's VOC2007 in its VOCdevkit

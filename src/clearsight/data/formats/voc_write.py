@@ -66,7 +66,8 @@ def _annotation(record: Record, name: str, size: tuple[int, int], classes: tuple
     root = Element("annotation")
     attributes = dict(record.attributes)
     depth = attributes.pop("depth", None)
-    _add(root, "folder", attributes.pop("folder", "JPEGImages"))
+    if "folder" in attributes:
+        _add(root, "folder", attributes.pop("folder"))
     _add(root, "filename", name)
     _add_all(root, attributes, _RECORD_TAGS | {"lists"})
     box = SubElement(root, "size")
