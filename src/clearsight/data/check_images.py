@@ -19,7 +19,7 @@ from clearsight.data.dataset import Dataset
 from clearsight.data.decode import read_image, read_index_map
 from clearsight.data.image_header import ImageHeader, read_header
 from clearsight.errors import DataError
-from clearsight.types import Finding, Record
+from clearsight.types import Finding, Record, Severity
 
 __all__ = ["check_images"]
 
@@ -129,15 +129,13 @@ def _size_mismatch(record: Record, header: ImageHeader, *, swapped: bool, usable
     text = f"the annotation says {said[1]} × {said[0]} pixels, the file has {true[1]} × {true[0]}"
     if swapped and header.orientation >= 5:
         text += (
-            f": its EXIF orientation {header.orientation} turns it by a quarter, the annotation was made without that turn; "
-            "annotate it again, or rewrite the image without the EXIF tag"
+            f": its EXIF orientation {header.orientation} turns it by a quarter, the annotation was made without "
+            "that turn; annotate it again, or rewrite the image without the EXIF tag"
         )
     elif swapped:
         text += ": width and height are exchanged in the annotation; correct its size"
     else:
-        text += (
-            ": they do not belong together, or the image was resized later; restore the original or annotate it again"
-        )
+        text += ": not the same picture, or resized since; restore the image or annotate it again"
     return Finding(
         id="size-mismatch",
         severity="warning" if usable else "error",
@@ -172,36 +170,32 @@ def _map_fault(path: Path, header: ImageHeader, record: Record, *, decode: bool)
 # ------------------------------------------------------------------------------------------------ the whole
 def _mixed(headers: Sequence[ImageHeader], root: str) -> list[Finding]:
     """Alpha, and images of several depths or numbers of channels in one data set."""
-    findings = []
-    alpha = sum(header.alpha for header in headers)
+    found: list[tuple[str, Severity, str, Counter[int]]] = []
+    alpha = Counter(header.channels for header in headers if header.alpha)
     if alpha:
-        text = f"{alpha} of {len(headers)} images have an alpha channel; it is dropped unless data.channels asks for it"
-        evidence = {"alpha": alpha, "images": len(headers)}
-        findings.append(Finding(id="alpha-channel", severity="info", where=root, explanation=text, evidence=evidence))
+        text = f"{alpha.total()} of {len(headers)} images have an alpha channel; only data.channels=4 keeps it"
+        found.append(("alpha-channel", "info", text, alpha))
     # Grey is repeated and alpha dropped, so only other numbers of channels are odd beside RGB.
     colours = Counter(header.channels - header.alpha for header in headers)
     if len(set(colours) - {1}) > 1:
-        found = ", ".join(f"{count} images with {number}" for number, count in sorted(colours.items()))
-        text = f"the images differ in their number of channels: {found}; those that do not fit data.channels cannot be read"
-        evidence = {str(number): count for number, count in sorted(colours.items())}
-        findings.append(
-            Finding(
-                id="mixed-channels", severity="warning", where=root, explanation=text, action="kept", evidence=evidence
-            )
-        )
+        numbers = ", ".join(f"{count} images with {number}" for number, count in sorted(colours.items()))
+        text = f"the numbers of channels differ: {numbers}; only images that fit data.channels can be read"
+        found.append(("mixed-channels", "warning", text, colours))
     bits = Counter(header.bits for header in headers)
     if len(bits) > 1:
-        text = (
-            f"{bits[8]} images have 8 bits a channel and {bits[16]} have 16: their values differ by a factor of 257; "
-            "convert them to one depth"
+        text = f"{bits[8]} images have 8 bits a channel and {bits[16]} have 16, so their values differ 257-fold"
+        found.append(("mixed-depth", "warning", f"{text}; convert them to one depth", bits))
+    return [
+        Finding(
+            id=fault,
+            severity=severity,
+            where=root,
+            explanation=text,
+            action="kept",
+            evidence={str(number): count for number, count in sorted(counts.items())},
         )
-        evidence = {"8": bits[8], "16": bits[16]}
-        findings.append(
-            Finding(
-                id="mixed-depth", severity="warning", where=root, explanation=text, action="kept", evidence=evidence
-            )
-        )
-    return findings
+        for fault, severity, text, counts in found
+    ]
 
 
 def _vanished(dataset: Dataset, split: str) -> Finding:

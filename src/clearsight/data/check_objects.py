@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
@@ -58,7 +59,15 @@ class _Report:
         self.where = where
         self.findings: list[Finding] = []
 
-    def add(self, fault: str, text: str, action: str, *, severity: Severity = "error", **evidence: object) -> None:
+    def add(
+        self,
+        fault: str,
+        text: str,
+        action: str,
+        *,
+        severity: Severity = "error",
+        evidence: dict[str, Any] | None = None,
+    ) -> None:
         self.findings.append(
             Finding(
                 id=fault,
@@ -66,7 +75,7 @@ class _Report:
                 where=self.where,
                 explanation=text,
                 action=action,
-                evidence=evidence,
+                evidence=evidence or {},
             )
         )
 
@@ -77,17 +86,22 @@ def _checked_box(box: Box, size: Size | None, report: _Report) -> Box | None:
     # What NaN and infinity are in JSON is not agreed upon, so evidence has them as text.
     evidence = {"box": [value if math.isfinite(value) else str(value) for value in box]}
     if not all(map(math.isfinite, box)):
-        report.add("box-not-finite", f"box {text} has a coordinate that is not a number", "object dropped", **evidence)
+        report.add(
+            "box-not-finite", f"box {text} has a coordinate that is not a number", "object dropped", evidence=evidence
+        )
     elif right < left or bottom < top:
         report.add(
             "box-inverted",
             f"box {text} ends before it begins; expected xmin < xmax and ymin < ymax",
             "object dropped",
-            **evidence,
+            evidence=evidence,
         )
     elif right == left or bottom == top:
         report.add(
-            "box-empty", f"box {text} has no area; expected xmin < xmax and ymin < ymax", "object dropped", **evidence
+            "box-empty",
+            f"box {text} has no area; expected xmin < xmax and ymin < ymax",
+            "object dropped",
+            evidence=evidence,
         )
     else:
         return box if size is None else _inside(box, size, text, report)
@@ -103,7 +117,7 @@ def _inside(box: Box, size: Size, text: str, report: _Report) -> Box | None:
             "box-outside",
             f"box {text} lies wholly outside its image of {width} × {height}",
             "object dropped",
-            **evidence,
+            evidence=evidence,
         )
         return None
     if min(left, top) >= -TOLERANCE and right <= width + TOLERANCE and bottom <= height + TOLERANCE:
@@ -113,7 +127,7 @@ def _inside(box: Box, size: Size, text: str, report: _Report) -> Box | None:
         f"box {text} reaches out of its image of {width} × {height}",
         "clipped to the image",
         severity="warning",
-        **evidence,
+        evidence=evidence,
     )
     return max(left, 0.0), max(top, 0.0), min(right, float(width)), min(bottom, float(height))
 

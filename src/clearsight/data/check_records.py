@@ -214,5 +214,5 @@ def _splits_that_vanished(before: Dataset, after: Dataset) -> list[Finding]:
 def _single_image(dataset: Dataset) -> list[Finding]:
     if len(dataset) != 1:
         return []
-    text = "the data set has a single image: there is nothing left to validate on, and scores will mean nothing; add images"
+    text = "there is a single image: nothing is left to validate on, and scores will mean nothing; add images"
     return [_finding("single-image", "warning", str(dataset.root), text, "kept")]
