@@ -16,7 +16,8 @@ from torch.utils import data as torch_data
 from clearsight.data.collate import collate
 from clearsight.data.samples import SampleSet
 from clearsight.data.sampling import EpochBatches
-from clearsight.data.seeds import derive
+from clearsight.data.seeds import derive, draws
+from clearsight.data.turning import rotate90
 from clearsight.errors import ClearsightError, DataError
 from clearsight.types import Batch, Sample
 
@@ -73,7 +74,7 @@ class Loader:
             _Fetcher(samples),
             batch_sampler=self._plan,
             num_workers=workers,
-            collate_fn=_Collater(samples.size),
+            collate_fn=_collate,
             pin_memory=pin_memory and torch.cuda.is_available(),
             worker_init_fn=_start_worker,
             multiprocessing_context=_start_method() if workers else None,
@@ -141,6 +142,14 @@ class _Failure:
         return error
 
 
+@dataclass(frozen=True)
+class _Fetched:
+    """Samples of a batch and the size to pad them to."""
+
+    samples: list[Sample]
+    size: tuple[int, int]
+
+
 class _Fetcher(torch_data.Dataset):
     """Samples of a batch, or the first failure among them."""
 
@@ -153,7 +162,7 @@ class _Fetcher(torch_data.Dataset):
     def __getitem__(self, key: tuple[int, int]) -> Sample:
         return self.samples[key]
 
-    def __getitems__(self, keys: Sequence[tuple[int, int]]) -> list[Sample] | _Failure:
+    def __getitems__(self, keys: Sequence[tuple[int, int]]) -> _Fetched | _Failure:
         found = []
         for epoch, index in keys:
             try:
@@ -163,15 +172,21 @@ class _Fetcher(torch_data.Dataset):
                 known = isinstance(err, ClearsightError)
                 message = f"{where}: {err}" if known else f"{where}: {type(err).__name__}: {err}"
                 return _Failure(message, None if known else traceback.format_exc())
-        return found
+        return self._turned(found, *keys[0])
+
+    def _turned(self, samples: list[Sample], epoch: int, index: int) -> _Fetched:
+        """A batch shares one shape, so images that are not square can only turn together (`augment.turn_batches`)."""
+        height, width = self.samples.size
+        probability = self.samples.turn_batches
+        if probability > 0:
+            with draws(self.samples.seed, "turn", epoch, index):
+                if float(torch.rand(())) < probability:
+                    return _Fetched([rotate90(sample, 1) for sample in samples], (width, height))
+        return _Fetched(samples, (height, width))
 
 
-@dataclass(frozen=True)
-class _Collater:
-    size: tuple[int, int]
-
-    def __call__(self, samples: list[Sample] | _Failure) -> Batch | _Failure:
-        return samples if isinstance(samples, _Failure) else collate(samples, size=self.size)
+def _collate(fetched: _Fetched | _Failure) -> Batch | _Failure:
+    return fetched if isinstance(fetched, _Failure) else collate(fetched.samples, size=fetched.size)
 
 
 def _iterate(loader: torch_data.DataLoader) -> Iterator[Batch | _Failure]:

@@ -54,6 +54,7 @@ class Detects(Model, Protocol):
         score_threshold: float = 0.05,
         nms_iou: float = 0.5,
         max_detections: int = 100,
+        box_voting: bool = False,
     ) -> list[Instances]:
         """One `Instances` an image, scores falling, boxes clipped to the valid part.
 
@@ -63,6 +64,7 @@ class Detects(Model, Protocol):
             score_threshold: a score must exceed it.
             nms_iou: overlap above which the weaker box of a class is dropped.
             max_detections: kept an image.
+            box_voting: move each kept box to the weighted mean of what was dropped for it (`ops.voting`).
         """
         ...
 

@@ -100,7 +100,9 @@ class AugmentConfig(Section):
     flip_vertical: Fraction = 0.0
     """Probability."""
     rotate90: Fraction = 0.0
-    """Probability of a quarter turn, on square inputs."""
+    """Probability of a quarter turn, on square inputs; others turn by a half."""
+    turn_batches: Fraction = 0.0
+    """Probability that all images of a batch turn by a quarter together, on inputs that are not square."""
     rotate: Annotated[float, Field(ge=0, le=180)] = 0.0
     """Largest rotation in degrees."""
     zoom: tuple[Positive, Positive] | None = None
@@ -331,6 +333,8 @@ class EvalConfig(Section):
     nms_iou: Fraction = 0.6
     max_detections: Count = 100
     """Kept an image."""
+    box_voting: bool = True
+    """Move each kept box to the weighted mean of the boxes that suppression dropped for it (Kim and Lee 2020)."""
     bootstrap: Annotated[int, Field(ge=0)] = 200
     """Resamples of the images for intervals; 0 gives none."""
     draw_threshold: Fraction = 0.4

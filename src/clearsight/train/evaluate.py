@@ -114,6 +114,7 @@ def _predict(model: nn.Module, batch: Batch, config: EvalConfig) -> list[Any]:
         score_threshold=config.score_threshold,
         nms_iou=config.nms_iou,
         max_detections=config.max_detections,
+        box_voting=config.box_voting,
     )
     return [(to_file_pixels(one, meta), meta.size) for one, meta in zip(instances, batch.meta, strict=True)]
 

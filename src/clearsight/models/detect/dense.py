@@ -11,6 +11,7 @@ from torch import Tensor
 from clearsight.assign.base import rank_in_group
 from clearsight.ops.boxes import clip_boxes
 from clearsight.ops.nms import batched_nms
+from clearsight.ops.voting import vote_boxes
 from clearsight.types import Assignment, Instances, Points, Targets
 
 __all__ = ["PointGrid", "class_targets", "level_shapes", "make_points", "postprocess"]
@@ -136,7 +137,7 @@ def class_targets(assignment: Assignment, targets: Targets, *, classes: int) -> 
 
 
 @torch.no_grad()
-def postprocess(
+def postprocess(  # noqa: PLR0913 - each is a plain value of the recipe's `eval` section
     logits: Tensor,
     sizes: Tensor,
     *,
@@ -146,6 +147,7 @@ def postprocess(
     nms_iou: float,
     max_detections: int,
     candidates: int = 1000,
+    box_voting: bool = False,
 ) -> list[Instances]:
     """From the scores of a dense head to the boxes of each image, for the whole batch at once.
 
@@ -161,6 +163,7 @@ def postprocess(
         nms_iou: in [0, 1].
         max_detections: kept an image.
         candidates: kept an image and level before suppression.
+        box_voting: move each kept box to the weighted mean of what was dropped for it (`ops.voting`).
 
     Returns:
         One `Instances` an image, scores falling; float32.
@@ -184,7 +187,14 @@ def postprocess(
     rank = torch.arange(len(best), device=best.device) - (counts.cumsum(0) - counts)[image[best]]
     best = best[rank < max_detections]
     shares = counts.clamp(max=max_detections).tolist()
-    parts = zip(boxes[best].split(shares), label[best].split(shares), score[best].split(shares), strict=True)
+    kept_boxes, kept_labels = boxes[best].split(shares), label[best].split(shares)
+    if box_voting:
+        all_of = [(image == number).nonzero().squeeze(1) for number in range(images)]
+        kept_boxes = [
+            vote_boxes(box, one, boxes[mine], score[mine], label[mine])
+            for box, one, mine in zip(kept_boxes, kept_labels, all_of, strict=True)
+        ]
+    parts = zip(kept_boxes, kept_labels, score[best].split(shares), strict=True)
     return [Instances(boxes=b, labels=c, scores=s) for b, c, s in parts]
 
 

@@ -135,8 +135,9 @@ class LightDetector(nn.Module):
             targets: objects in pixels of the images.
 
         Returns:
-            `class` (cross-entropy of the scores with the IoU of each point's box) and `box` (1 - GIoU, weighted), both
-            divided by the number of assigned points, averaged over processes.
+            `class` (cross-entropy of the scores with the IoU of each point's box) and `box` (1 - GIoU, each pair
+            weighted by its IoU, so that good boxes get better and hopeless ones do not pull), both divided by the sum
+            of the pairs' IoU, averaged over processes.
         """
         outputs = self(images)
         points = self.points(images.shape[-2:], images.device)
@@ -145,13 +146,15 @@ class LightDetector(nn.Module):
         assignment = self.assigner(points, targets, predictions, images=len(images))
         image = targets.image[assignment.object]
         matched, truth = boxes[image, assignment.point], targets.boxes[assignment.object]
-        assignment.quality = paired_iou(matched.detach(), truth)
+        overlap = paired_iou(matched.detach(), truth)
+        assignment.quality = overlap
         wanted, weight = class_targets(assignment, targets, classes=self.num_classes)
         entropy = F.binary_cross_entropy_with_logits(outputs.logits, wanted, weight[..., None], reduction="sum")
-        positives = mean_over_processes(assignment.weight.sum()).clamp(min=1.0)
+        share = assignment.weight * overlap
+        total = mean_over_processes(share.sum()).clamp(min=1.0)
         return {
-            "class": entropy / positives,
-            "box": self.box_weight * giou_loss(matched, truth, weight=assignment.weight) / positives,
+            "class": entropy / total,
+            "box": self.box_weight * giou_loss(matched, truth, weight=share) / total,
         }
 
     @torch.no_grad()
@@ -163,6 +166,7 @@ class LightDetector(nn.Module):
         score_threshold: float = 0.05,
         nms_iou: float = 0.6,
         max_detections: int = 100,
+        box_voting: bool = False,
     ) -> list[Instances]:
         """Detect.
 
@@ -172,6 +176,7 @@ class LightDetector(nn.Module):
             score_threshold: lowest score kept.
             nms_iou: overlap above which the weaker of two boxes of a class is dropped.
             max_detections: kept an image.
+            box_voting: move each kept box to the weighted mean of what was dropped for it (`ops.voting`).
 
         Returns:
             One `Instances` an image, scores falling, boxes in pixels of the images passed.
@@ -190,6 +195,7 @@ class LightDetector(nn.Module):
             score_threshold=score_threshold,
             nms_iou=nms_iou,
             max_detections=max_detections,
+            box_voting=box_voting,
         )
 
 

@@ -117,6 +117,7 @@ class RetinaNet(nn.Module):
         score_threshold: float = 0.05,
         nms_iou: float = 0.5,
         max_detections: int = 100,
+        box_voting: bool = False,
     ) -> list[Instances]:
         """Boxes in pixels of the images as given; see `models.base.Detects`."""
         logits, deltas = self(images)
@@ -133,6 +134,7 @@ class RetinaNet(nn.Module):
             score_threshold=score_threshold,
             nms_iou=nms_iou,
             max_detections=max_detections,
+            box_voting=box_voting,
         )
 
     def adapt_weights(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
