@@ -178,10 +178,10 @@ def test_the_package_itself_imports_without_torch() -> None:
     assert (done.stderr, done.stdout.strip()) == ("", "[]")
 
 
-def imported_packages() -> dict[str, str]:
-    """Every package that a source file imports from outside, with one file that does."""
+def imported_packages(paths: list[Path]) -> dict[str, str]:
+    """Every package that these files import from outside, with one file that does."""
     found: dict[str, str] = {}
-    for path in SOURCES:
+    for path in paths:
         for node in ast.walk(tree_of(path)):
             if isinstance(node, ast.Import):
                 modules = [entry.name for entry in node.names]
@@ -191,22 +191,30 @@ def imported_packages() -> dict[str, str]:
                 continue
             for module in modules:
                 found.setdefault(module.partition(".")[0], name_of(path))
-    return {name: where for name, where in found.items() if name not in sys.stdlib_module_names | {"clearsight"}}
+    beside = {path.stem for path in paths} | {"clearsight", "harness"}
+    return {name: where for name, where in found.items() if name not in sys.stdlib_module_names | beside}
 
 
 def plain(name: str) -> str:
     return re.split(r"[\s\[<>=!~;]", name, maxsplit=1)[0].lower().replace("_", "-")
 
 
-def test_every_import_is_a_declared_dependency() -> None:
+TESTS = sorted((ROOT / "tests").rglob("*.py"))
+
+
+@pytest.mark.parametrize(
+    ("paths", "extras"),
+    [(SOURCES, ("export", "serve", "timm")), (TESTS, ("dev",)), (BENCHMARKS, ("bench",))],
+    ids=["src", "tests", "benchmarks"],
+)
+def test_every_import_is_a_declared_dependency(paths: list[Path], extras: tuple[str, ...]) -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    extras = project["optional-dependencies"]
-    declared = {plain(entry) for entry in project["dependencies"]}
-    declared |= {plain(entry) for extra in ("export", "serve", "timm") for entry in extras[extra]}
+    declared = {plain(entry) for entry in project["dependencies"]} | {"pydantic-core"}  # pydantic's own other half
+    declared |= {plain(entry) for extra in extras for entry in project["optional-dependencies"][extra]}
     providers = metadata.packages_distributions()
     faults = {
         name: where
-        for name, where in imported_packages().items()
+        for name, where in imported_packages(paths).items()
         if not declared & {plain(provider) for provider in providers.get(name, [name])}
     }
     assert faults == {}
