@@ -74,7 +74,7 @@ class Loader:
             _Fetcher(samples),
             batch_sampler=self._plan,
             num_workers=workers,
-            collate_fn=_collate,
+            collate_fn=_collate,  # pyright: ignore[reportArgumentType] - `__getitems__` hands over more than a list
             pin_memory=pin_memory and torch.cuda.is_available(),
             worker_init_fn=_start_worker,
             multiprocessing_context=_start_method() if workers else None,
