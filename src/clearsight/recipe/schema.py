@@ -328,7 +328,7 @@ class TrainerConfig(Section):
 class EvalConfig(Section):
     """What predictions count and how they are scored."""
 
-    score_threshold: Fraction = 0.05
+    score_threshold: Fraction = 0.01
     """Lowest score of a detection that is kept for scoring."""
     nms_iou: Fraction = 0.6
     max_detections: Count = 100
