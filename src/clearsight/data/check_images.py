@@ -60,21 +60,19 @@ def check_images(dataset: Dataset, *, decode: bool, workers: int = 0) -> Dataset
 def _in_threads(judge: Callable[[Record], Judged], records: Sequence[Record], workers: int) -> Iterator[Judged]:
     """Results in the order of the records; a bar on the terminal where it takes long."""
     threads = workers or min(16, os.cpu_count() or 1)
-    start, progress = time.monotonic(), None
+    start, progress = time.monotonic(), Progress(console=Console(stderr=True), transient=True)
+    task, shown = progress.add_task("Checking images", total=len(records)), False
     with ThreadPoolExecutor(threads) as pool, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Pillow's, on files that get a finding of ours
         try:
             for done, result in enumerate(pool.map(judge, records), start=1):
-                if progress is None and time.monotonic() - start > _PATIENCE:
-                    progress = Progress(console=Console(stderr=True), transient=True)
-                    task = progress.add_task("Checking images", total=len(records))
+                if not shown and time.monotonic() - start > _PATIENCE:
                     progress.start()
-                if progress is not None:
-                    progress.update(task, completed=done)
+                    shown = True
+                progress.update(task, completed=done)
                 yield result
         finally:
-            if progress is not None:
-                progress.stop()
+            progress.stop()
 
 
 def _judged(record: Record, *, decode: bool) -> Judged:
@@ -84,14 +82,14 @@ def _judged(record: Record, *, decode: bool) -> Judged:
             read_image(record.image)
     except DataError as err:
         return None, None, [_with_label(finding, record) for finding in err.findings]
-    record, findings = _of_true_size(record, header)
-    if record is None:
+    clean, findings = _of_true_size(record, header)
+    if clean is None:
         return None, None, findings
     for path in filter(None, (record.semantic, record.instance_map)):
         found = _map_fault(path, header, record, decode=decode)
         if found is not None:
             return None, None, [*findings, found]
-    return record, header, findings
+    return clean, header, findings
 
 
 def _with_label(finding: Finding, record: Record) -> Finding:
