@@ -88,7 +88,7 @@ def main() -> None:
     draw = random.Random(11 + workers)
     killed = leftovers = 0
     while True:
-        # A third of the kills each: within steps, while a checkpoint is written, after an evaluation before its checkpoint.
+        # A third each: within steps, while a checkpoint is written, between an evaluation and its checkpoint.
         kind = "sce"[killed % 3]
         count = draw.randint(5, 9) if kind == "s" else 2 if kind == "c" else 1
         delay = draw.uniform(0, 0.012) if kind != "c" else draw.uniform(0, 0.004)

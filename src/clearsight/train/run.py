@@ -170,8 +170,8 @@ def _check_recipe(folder: RunFolder, recipe: Recipe) -> None:
     changed = differences(saved.model_dump(mode="json"), recipe.model_dump(mode="json"))
     if changed:
         raise ConfigError(
-            f"{folder.recipe}: a resumed run keeps its recipe, these would change: {'; '.join(changed)}; resume without "
-            "them, or start a new run in another folder"
+            f"{folder.recipe}: a resumed run keeps its recipe, these would change: {'; '.join(changed)}; resume "
+            "without them, or start a new run in another folder"
         )
 
 

@@ -99,7 +99,8 @@ class RunState:
         self.settings = settings
         self.observers = observers
         self.model = model
-        if trainer.channels_last:
+        # Not for lbfgs: PyTorch's flattens gradients as if they were laid out channels-first.
+        if trainer.channels_last and settings.optimizer.name != "lbfgs":
             model.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
         self.module = fabric.setup_module(LossModule(model))
         fused = getattr(fabric.strategy.precision, "scaler", None) is None

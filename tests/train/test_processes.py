@@ -1,0 +1,68 @@
+"""Trainings in processes of their own: several at once, and ones that are told to stop."""
+
+from __future__ import annotations
+
+import csv
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from clearsight.train.checkpoint import load_checkpoint
+
+HERE = Path(__file__).resolve().parent
+
+
+def losses(folder: Path, split: str = "train") -> list[dict[str, float]]:
+    with (folder / "metrics.csv").open(newline="") as file:
+        rows = [row for row in csv.DictReader(file) if row["split"] == split]
+    return [{k: float(v) for k, v in row.items() if v and k != "split"} for row in rows]
+
+
+def test_two_processes_equal_one(tmp_path, script):
+    """Half the batch each, group norm, no dropout: the mean of the halves is the whole."""
+    torchrun = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2")
+    script("digits_run.py", tmp_path / "two", "--devices=2", launcher=torchrun)
+    script("digits_run.py", tmp_path / "one")
+    one, two = losses(tmp_path / "one"), losses(tmp_path / "two")
+    assert len(one) == len(two) == 24
+    for a, b in zip(one, two, strict=True):
+        assert a == pytest.approx(b, rel=1e-5, abs=1e-5)
+    first = load_checkpoint(tmp_path / "one/checkpoints/last.ckpt")
+    second = load_checkpoint(tmp_path / "two/checkpoints/last.ckpt")
+    for name, value in first["ema"]["model"].items():
+        torch.testing.assert_close(value, second["ema"]["model"][name], rtol=1e-4, atol=1e-5)
+    assert len(second["random"]) == 2  # each process has streams of its own
+    assert not torch.equal(second["random"][0]["torch"], second["random"][1]["torch"])
+
+
+@pytest.mark.parametrize("processes", [1, pytest.param(2, marks=pytest.mark.slow)])
+def test_sigterm_is_answered_with_a_checkpoint(tmp_path, process_environment, script, processes):
+    """As SLURM does it: every process gets the signal, all stop at one step, and the run can go on."""
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"] if processes == 2 else []
+    command = [sys.executable, *launcher, HERE / "digits_run.py", tmp_path / "run", f"--devices={processes}"]
+    process = subprocess.Popen(
+        [*command, "--epochs=1000"],
+        env=process_environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    last = tmp_path / "run/checkpoints/last.ckpt"
+    deadline = time.monotonic() + 60
+    while not last.exists():
+        assert process.poll() is None, process.communicate()[0]
+        assert time.monotonic() < deadline, "no checkpoint within a minute"
+        time.sleep(0.05)
+    process.send_signal(signal.SIGTERM)
+    said, _ = process.communicate(timeout=60)
+    assert "SIGTERM" in said
+    position = load_checkpoint(last)["position"]
+    assert len(losses(tmp_path / "run")) == position["step"]
+    if processes == 1:
+        assert process.returncode == 0, said
+        assert f"step {position['step']}, SIGTERM" in said
