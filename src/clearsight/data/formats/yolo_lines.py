@@ -81,7 +81,8 @@ def _object(label: int, shares: list[float], size: tuple[int, int], where: str) 
 
 def _whole(values: np.ndarray) -> np.ndarray:
     nearest = np.round(values)
-    return np.where(np.abs(values - nearest) < _SNAP, nearest, values) + 0.0  # + 0.0: no negative zero
+    near = np.isclose(values, nearest, rtol=0, atol=_SNAP)
+    return np.where(near, nearest, values) + 0.0  # + 0.0: no negative zero
 
 
 def one_ring(item: Object, size: tuple[int, int]) -> np.ndarray | None:
