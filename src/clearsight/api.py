@@ -1,0 +1,205 @@
+"""The verbs: every command of `clearsight` is one call of a function here, or of one that the package re-exports."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+
+from clearsight.data.dataset import Dataset
+from clearsight.data.read import read_dataset
+from clearsight.data.splits import find_leaks
+from clearsight.deploy.run import Run
+from clearsight.errors import ConfigError, DataError
+from clearsight.recipe.resolve import load_recipe
+from clearsight.recipe.schema import Recipe
+from clearsight.train.compose import read_data
+from clearsight.train.folder import RunFolder
+from clearsight.train.run import train as train_run
+
+if TYPE_CHECKING:
+    from clearsight.deploy.prediction import Predictions
+    from clearsight.deploy.sources import Source
+    from clearsight.metrics.scores import Scores
+    from clearsight.train.observe import Observer
+
+__all__ = ["Run", "check_data", "demo", "evaluate", "load", "predict", "train"]
+
+CHOSEN = "CLEARSIGHT_RUN_FOLDER"
+"""Processes that a run starts by itself (`trainer.devices=2`) find here which folder the first one chose."""
+
+
+def train(
+    recipe: str | Path | Recipe | None = None,
+    *overrides: str,
+    resume: str | Path | None = None,
+    out: str | Path | None = None,
+    quiet: bool = False,
+    observers: Sequence[Observer] = (),
+) -> Run:
+    """Train what a recipe says, and score and report the best weights.
+
+    Args:
+        recipe: a built-in name, a YAML file, a run's folder (its recipe, trained anew), or a recipe; not with `resume`.
+        overrides: `a.b=VALUE` texts; see `load_recipe`.
+        resume: the folder of a run that was killed or stopped: it goes on as if nothing had happened. Overrides may
+            then change how long it trains (`trainer.epochs=60`), where data lies and how it is loaded, nothing else.
+        out: the run's folder; None takes `runs/<name of the recipe>`, or `runs/<name>-2`, … where a finished run is.
+        quiet: print nothing.
+        observers: look on and may ask to stop; they never change the run.
+
+    Returns:
+        The run. `run.interrupted` names the signal (Ctrl-C is `SIGINT`) that stopped it early, after a checkpoint.
+
+    Raises:
+        ConfigError: a mistake in the recipe, or a folder that has a run already.
+        DataError: the data cannot be used; every fault is listed.
+
+    Example:
+        >>> run = train("cells", "data.root=cells/", "trainer.epochs=30")  # doctest: +SKIP
+        >>> run.scores["test"].summary["map"]  # doctest: +SKIP
+    """
+    if resume is not None:
+        if recipe is not None or out is not None:
+            other = "a recipe" if recipe is not None else "out"
+            raise ConfigError(
+                f"resume: {resume} goes on with its own recipe in its own folder; leave {other} away, "
+                "or leave resume away to train anew"
+            )
+        run = load(resume)
+        done = train_run(
+            load_recipe(run.files.recipe, overrides), out=run.folder, resume=True, observers=observers, quiet=quiet
+        )
+        return Run(done.path, interrupted=done.interrupted)
+    if recipe is None:
+        raise ConfigError("recipe: nothing to train; name a recipe, see `clearsight recipes`, or a run to resume")
+    resolved = load_recipe(recipe, overrides)
+    _require_data(resolved)
+    with _chosen_folder(resolved.name, None if out is None else Path(out).expanduser(), quiet=quiet) as folder:
+        done = train_run(resolved, out=folder, observers=observers, quiet=quiet)
+    return Run(done.path, interrupted=done.interrupted)
+
+
+def _require_data(recipe: Recipe) -> None:
+    if recipe.data.root is None and recipe.data.format != "digit_scenes":
+        raise ConfigError(
+            f"recipe {recipe.name}: it needs your data: add data.root=PATH, a folder or an annotation file "
+            f"(data.format is {recipe.data.format})"
+        )
+
+
+@contextmanager
+def _chosen_folder(name: str, out: Path | None, *, quiet: bool) -> Iterator[Path]:
+    """The folder of a new run; the processes that this one starts are told of it."""
+    if int(os.environ.get("LOCAL_RANK", "0")) > 0 and CHOSEN in os.environ:
+        yield Path(os.environ[CHOSEN])
+        return
+    if out is None and int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise ConfigError("out: several processes must agree on a new folder; give it: --out runs/NAME")
+    folder = _free_folder(name, quiet=quiet) if out is None else out
+    os.environ[CHOSEN] = str(folder)
+    try:
+        yield folder
+    finally:
+        os.environ.pop(CHOSEN, None)
+
+
+def _free_folder(name: str, *, quiet: bool) -> Path:
+    """`runs/name`, or the next number where finished runs are."""
+    wanted = folder = Path("runs") / name
+    number = 1
+    while (folder / "recipe.yaml").exists():
+        if not RunFolder(folder).report.is_file():
+            raise ConfigError(
+                f"{folder}: an unfinished run is here; go on with it: clearsight train --resume {folder}; "
+                f"or train anew in another folder: --out runs/NAME; or remove it"
+            )
+        number += 1
+        folder = Path("runs") / f"{name}-{number}"
+    if folder != wanted:
+        Console(stderr=True, quiet=quiet).print(
+            f"{wanted} has a finished run; this one goes to {folder}", highlight=False, markup=False, soft_wrap=True
+        )
+    return folder
+
+
+def load(folder: str | Path) -> Run:
+    """Open a run's folder; nothing but its existence is checked until it is used.
+
+    Raises:
+        NotFound: there is no run; the message lists those beside it.
+    """
+    return Run(folder)
+
+
+def evaluate(folder: str | Path | Run, split: str | None = None, *, root: str | Path | None = None) -> Scores:
+    """Score a run's best weights on a split; see `Run.evaluate`."""
+    return _opened(folder).evaluate(split, root=root)
+
+
+def predict(
+    folder: str | Path | Run,
+    source: Source,
+    *,
+    out: str | Path | None = None,
+    threshold: float | None = None,
+    quiet: bool = False,
+) -> Predictions:
+    """Predict with a run's best weights; see `Predictor.predict`."""
+    return _opened(folder).predict(source, out=out, threshold=threshold, quiet=quiet)
+
+
+def _opened(run: str | Path | Run) -> Run:
+    return run if isinstance(run, Run) else load(run)
+
+
+def check_data(path: str | Path, *, format: str = "auto", classes: Sequence[str] | None = None) -> Dataset:
+    """Read a data set, decode every image to its last pixel, and look for images that are in two splits.
+
+    Args:
+        path: a folder or an annotation file.
+        format: `auto` looks at the files.
+        classes: class names in label order; None takes them from the files.
+
+    Returns:
+        What is usable; `findings` says what is wrong with the rest.
+
+    Raises:
+        NotFound: the path does not exist.
+        DataError: nothing is usable.
+    """
+    dataset = read_dataset(path, format=format, classes=classes, images="decode")
+    dataset.findings += find_leaks(dataset)
+    return dataset
+
+
+def demo(out: str | Path = "runs/demo", *, quiet: bool = False) -> Run:
+    """Train the built-in detector of handwritten digits, and draw what it finds on test images.
+
+    The data is generated, nothing is downloaded. A finished demo is used again, an unfinished one goes on.
+
+    Args:
+        out: the run's folder; pictures go to its `predictions/`.
+        quiet: print nothing.
+
+    Returns:
+        The run, with a report.
+    """
+    folder = RunFolder(Path(out).expanduser())
+    if not folder.recipe.is_file():
+        run = train("demo", out=folder.path, quiet=quiet)
+    elif not folder.report.is_file():
+        run = train(resume=folder.path, quiet=quiet)
+    else:
+        run = load(folder.path)
+    if run.interrupted is None:
+        test = read_data(run.recipe).test
+        if test is None:
+            raise DataError(f"{run.folder}: the demo's data has no test split; remove the folder and run it again")
+        pictures = [record.image for record in test.records[:12]]
+        run.predict(pictures, out=run.folder / "predictions", quiet=quiet)
+    return run

@@ -1,0 +1,163 @@
+"""The commands. Each checks nothing itself: it calls one public function of the package and shows what that gives."""
+
+from __future__ import annotations
+
+import json
+import signal
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+import clearsight as cs
+from clearsight.cli import show
+
+__all__ = ["app"]
+
+app = typer.Typer(
+    help="Train, explain and ship vision models. Start with `clearsight demo`, or with your own data: "
+    "`clearsight recipes`, then `clearsight train NAME data.root=PATH`.",
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+recipe_app = typer.Typer(help="Show a recipe, or the schema that editors complete recipes with.", rich_markup_mode=None)
+app.add_typer(recipe_app, name="recipe")
+
+Overrides = Annotated[
+    list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Changes: trainer.epochs=30 optimizer.lr=1e-3")
+]
+RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a run, for example runs/cells.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress, no summary.")]
+
+
+@app.callback(invoke_without_command=True)
+def _options(
+    version: Annotated[bool, typer.Option("--version", help="Show the version.")] = False,  # noqa: FBT002
+    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks (CLEARSIGHT_DEBUG=1).")] = False,
+) -> None:
+    del debug  # `start.main` has taken it from the arguments already, wherever it stood
+    if version:
+        typer.echo(cs.__version__)
+        raise typer.Exit
+
+
+@app.command()
+def train(
+    recipe: Annotated[str | None, typer.Argument(help="A built-in name, a YAML file, or a run's folder.")] = None,
+    overrides: Overrides = None,
+    resume: Annotated[Path | None, typer.Option(metavar="RUN", help="Go on with a run that was stopped.")] = None,
+    out: Annotated[Path | None, typer.Option(metavar="FOLDER", help="The run's folder; else runs/NAME.")] = None,
+    quiet: Quiet = False,  # noqa: FBT002
+) -> None:
+    """Train what a recipe says; write weights, scores and a report."""
+    changes = list(overrides or ())
+    if recipe is not None and "=" in recipe:  # with --resume there is no recipe in front of the changes
+        recipe, changes = None, [recipe, *changes]
+    run = cs.train(recipe, *changes, resume=resume, out=out, quiet=quiet)
+    if run.interrupted is not None:
+        raise SystemExit(128 + signal.Signals[run.interrupted].value)
+    if not quiet and show.first_process():
+        for split, scores in run.scores.items():
+            show.summary(scores, split)
+
+
+@app.command("eval")
+def evaluate(
+    run: RunArgument,
+    split: Annotated[str | None, typer.Option(help="Which images; else the recipe's data.test.")] = None,
+    data: Annotated[Path | None, typer.Option(metavar="PATH", help="Where the data is now, if it has moved.")] = None,
+) -> None:
+    """Score a run's best weights, with intervals."""
+    scores = cs.evaluate(run, split, root=data)
+    if show.first_process():
+        show.scores(scores, str(run))
+
+
+@app.command()
+def predict(
+    run: RunArgument,
+    source: Annotated[list[str], typer.Argument(help="Images, folders, or patterns such as 'photos/*.jpg'.")],
+    out: Annotated[Path | None, typer.Option(metavar="FOLDER", help="For pictures, a CSV and COCO results.")] = None,
+    threshold: Annotated[
+        float | None, typer.Option(metavar="SCORE", help="Lowest score, 0 to 1; else eval.draw_threshold.")
+    ] = None,
+    quiet: Quiet = False,  # noqa: FBT002
+) -> None:
+    """Use a run's best weights on images."""
+    found = cs.predict(run, source[0] if len(source) == 1 else source, out=out, threshold=threshold, quiet=quiet)
+    if not quiet:
+        show.findings(found.findings)
+        show.predictions(found, out)
+
+
+@app.command()
+def convert(
+    source: Annotated[str, typer.Argument(metavar="FORMAT", help="What it is now (coco, voc, yolo, …), or auto.")],
+    path: Annotated[Path, typer.Argument(help="Folder or annotation file.")],
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="A new folder.")],
+    to: Annotated[str, typer.Option(metavar="FORMAT", help="What it shall become.")],
+    allow_loss: Annotated[bool, typer.Option("--allow-loss", help="Write though something is lost.")] = False,  # noqa: FBT002
+) -> None:
+    """Turn one annotation format into another; refuses to lose anything unless told."""
+    show.findings(cs.convert(path, source=source, to=to, out=out, allow_loss=allow_loss))
+    typer.echo(f"written: {out}")
+
+
+@app.command("check-data")
+def check_data(
+    path: Annotated[Path, typer.Argument(help="Folder or annotation file.")],
+    format: Annotated[str, typer.Option(metavar="FORMAT", help="voc, coco, …; else looks at the files.")] = "auto",
+    strict: Annotated[bool, typer.Option("--strict", help="End with code 1 if anything cannot be used.")] = False,  # noqa: FBT002
+) -> None:
+    """Find what is wrong with a data set before anything is trained on it."""
+    dataset = cs.check_data(path, format=format)
+    show.findings(dataset.findings, stderr=False)
+    show.dataset(dataset)
+    if strict and any(finding.severity == "error" for finding in dataset.findings):
+        raise typer.Exit(1)
+
+
+@app.command()
+def recipes() -> None:
+    """List the built-in recipes."""
+    show.table(("recipe", "what it is for"), list(cs.recipe_names().items()))
+    typer.echo("\n`clearsight recipe show NAME` shows all of one; `clearsight train NAME KEY=VALUE` changes any key")
+
+
+@recipe_app.command("show")
+def recipe_show(
+    name: Annotated[str, typer.Argument(metavar="RECIPE", help="A built-in name, a YAML file, or a run's folder.")],
+    overrides: Overrides = None,
+    comments: Annotated[bool, typer.Option("--comments", help="Say beside each key what it means.")] = False,  # noqa: FBT002
+) -> None:
+    """Print a recipe as it would run, every default included; save it, and it is a recipe of your own."""
+    typer.echo(cs.recipe_to_yaml(cs.load_recipe(name, overrides or ()), comments=comments), nl=False)
+
+
+@recipe_app.command("schema")
+def recipe_schema() -> None:
+    """Print the JSON schema of recipes, for editors."""
+    typer.echo(json.dumps(cs.recipe_schema(), indent=2, ensure_ascii=False))
+
+
+@app.command()
+def models(
+    pattern: Annotated[str | None, typer.Argument(help="Part of a name, or a pattern such as 'resnet1*'.")] = None,
+) -> None:
+    """List the models that recipes and `create_model` can name."""
+    show.models(cs.list_models(pattern))
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option(metavar="FOLDER", help="The run's folder.")] = Path("runs/demo"),
+    quiet: Quiet = False,  # noqa: FBT002
+) -> None:
+    """Train a detector of handwritten digits in minutes, draw what it finds, and say how good it is."""
+    run = cs.demo(out, quiet=quiet)
+    if run.interrupted is not None:
+        raise SystemExit(128 + signal.Signals[run.interrupted].value)
+    if not quiet:
+        show.demo(run)

@@ -1,0 +1,149 @@
+"""What commands show: tables and plain sentences. Results go to stdout, what was found wrong on the way to stderr."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from clearsight.data.dataset import Dataset
+    from clearsight.deploy.prediction import Predictions
+    from clearsight.deploy.run import Run
+    from clearsight.metrics.scores import Scores
+    from clearsight.types import Finding
+
+__all__ = ["dataset", "demo", "findings", "first_process", "models", "predictions", "scores", "summary", "table"]
+
+MAIN = {
+    "map": "mAP (COCO, IoU 0.50 to 0.95)",
+    "map_50": "AP50 (IoU 0.50)",
+    "map_75": "AP75 (IoU 0.75)",
+    "accuracy": "accuracy",
+    "balanced_accuracy": "balanced accuracy",
+    "macro_f1": "F1, mean over classes",
+    "auc": "AUC",
+}
+SHOWN = 20
+
+
+def first_process() -> bool:
+    """Whether this is the process, of several, that speaks."""
+    return all(os.environ.get(name, "0") == "0" for name in ("RANK", "LOCAL_RANK", "SLURM_PROCID"))
+
+
+def say(text: str, *, stderr: bool = False) -> None:
+    """Plain lines: nothing in them is markup, and paths are not broken."""
+    Console(stderr=stderr).print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+    """Columns as wide as they need to be; numbers to the right."""
+    drawn = Table(box=None, pad_edge=False, header_style="bold")
+    for index, name in enumerate(head):
+        numeric = bool(rows) and all(isinstance(row[index], int | float) for row in rows)
+        drawn.add_column(name, justify="right" if numeric else "left", overflow="fold", no_wrap=numeric or index == 0)
+    for row in rows:
+        drawn.add_row(*[f"{one:.3f}" if isinstance(one, float) else str(one) for one in row])
+    console = Console()
+    if not console.is_terminal:
+        console.width = 120
+    console.print(drawn, markup=False, highlight=False)
+
+
+def findings(found: Sequence[Finding], *, stderr: bool = True) -> None:
+    """What was found, grouped; nothing when there is nothing."""
+    from clearsight.data.check import format_findings
+
+    if found:
+        say(format_findings(found), stderr=stderr)
+
+
+def figure(scores: Scores, name: str) -> str:
+    """A figure with its interval: `0.581 (0.553 to 0.604)`."""
+    value = scores.summary[name]
+    if math.isnan(value):
+        return "undefined (nothing to score)"
+    low, high = scores.intervals.get(name, (math.nan, math.nan))
+    return f"{value:.3f}" if math.isnan(low) else f"{value:.3f} ({low:.3f} to {high:.3f})"
+
+
+def summary(scores: Scores, split: str) -> None:
+    """The main figures in one line."""
+    names = [name for name in MAIN if name in scores.summary][:2]
+    parts = [f"{MAIN[name]} {figure(scores, name)}" for name in names]
+    say(f"{split}: {', '.join(parts)} on {scores.images} images")
+
+
+def scores(found: Scores, title: str) -> None:
+    """All figures and a row a class."""
+    say(f"{title}: {found.images} images; in brackets the 95 % interval over images\n")
+    table(("figure", "value"), [(MAIN.get(name, name), figure(found, name)) for name in found.summary])
+    columns = ("objects", "ap", "ap_50") if found.task == "detection" else ("support", "precision", "recall", "f1")
+    rows = [(row["class"], *[_cell(row[name]) for name in columns]) for row in found.per_class]
+    say("")
+    table(("class", *columns), rows)
+
+
+def _cell(value: object) -> object:
+    return "–" if value is None or (isinstance(value, float) and math.isnan(value)) else value
+
+
+def predictions(found: Predictions, out: Path | None) -> None:
+    """How much was found; the first rows where nothing is written."""
+    counts = Counter(name for one in found for name in one.names)
+    listed = ", ".join(f"{name} {count}" for name, count in counts.most_common(10))
+    detects = any(one.instances is not None for one in found)
+    said = f"{counts.total()} objects" if detects else "one class each"
+    say(f"{len(found)} images, {said}{f': {listed}' if listed else ''}")
+    if out is not None:
+        say(f"pictures, predictions.csv and predictions.json: {out}")
+        return
+    rows = [row for one in found for row in one.rows() if row["class"] is not None]
+    table(("file", "class", "score"), [(Path(row["file"]).name, row["class"], row["score"]) for row in rows[:SHOWN]])
+    if len(rows) > SHOWN:
+        say(f"… and {len(rows) - SHOWN} more; --out FOLDER writes all, with pictures")
+
+
+def dataset(data: Dataset) -> None:
+    """What is usable: images by split, objects by class."""
+    splits = ", ".join(f"{name or 'without a split'} {count}" for name, count in data.splits.items())
+    unit = "images" if data.task == "classification" else "objects"
+    faults = Counter(finding.severity for finding in data.findings)
+    say(f"\n{data.root}: {data.format}, {data.task}; {len(data)} usable images ({splits})")
+    table(("class", unit), list(data.counts().items()))
+    say(f"{faults['error']} errors, {faults['warning']} warnings")
+
+
+def models(names: Sequence[str]) -> None:
+    """Names, with what each is."""
+    from clearsight.models import BACKBONES, CONFIGS
+
+    rows = []
+    for name in names:
+        about = f"a classifier on {name}" if name in BACKBONES else (CONFIGS[name].__doc__ or "").splitlines()[0]
+        task = "detection" if name in CONFIGS and name != "classifier" else "classification"
+        rows.append((name, task, about))
+    table(("model", "task", "what"), rows) if rows else say("no model fits; `clearsight models` lists all")
+
+
+def demo(run: Run) -> None:
+    """What the demo found, in plain words."""
+    split, found = next(iter(run.scores.items()))
+    objects = sum(row["objects"] for row in found.per_class)
+    missed, wrong = found.mistakes.get("missed", 0), found.mistakes.get("wrong class", 0)
+    ranked = sorted(found.per_class, key=lambda row: -math.inf if math.isnan(row["ap_50"]) else row["ap_50"])
+    say(
+        f"\nThe detector looked at {found.images} {split} images with {objects} handwritten digits that it had never "
+        f"seen.\nAP50 is {figure(found, 'map_50')}: 1 would be every digit found and read, and nothing else reported.\n"
+        f"At its working threshold it overlooked {missed} digits and read {wrong} as another digit. "
+        f"Easiest: {ranked[-1]['class']}; hardest: {ranked[0]['class']}.\n"
+        f"pictures: {run.folder / 'predictions'}\n"
+        f"report, opens in any browser: {run.report}"
+    )

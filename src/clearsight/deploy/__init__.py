@@ -1,0 +1,1 @@
+"""Trained models at work: predictors for files, folders and arrays."""
