@@ -17,6 +17,9 @@ import torch
 
 ROOT = Path(__file__).resolve().parent.parent
 
+# Generated data stays with the tests, not in the cache of whoever runs them; it is made once.
+os.environ.setdefault("CLEARSIGHT_CACHE", str(ROOT / ".pytest_cache" / "generated"))
+
 
 def data_folder() -> Path:
     """Where real data is looked for: $CLEARSIGHT_DATA, else beside the repository."""
