@@ -1,0 +1,297 @@
+"""Tables of the report as rows of text with what they sort by."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from clearsight.metrics.scores import Scores
+from clearsight.report.content import ReportContent
+from clearsight.report.numbers import DASH, count, general, interval, percent, score
+from clearsight.report.palette import class_color, to_hex
+from clearsight.report.verdict import FIGURE_NAMES
+
+__all__ = ["Cell", "Column", "Table", "data_table", "flat", "key_figures", "score_tables"]
+
+
+class Column(NamedTuple):
+    """A column's head.
+
+    Args:
+        name: as printed.
+        number: right-aligned, sorted as a number.
+        help: what it means; shown when the pointer rests on it.
+    """
+
+    name: str
+    number: bool = True
+    help: str = ""
+
+
+class Cell(NamedTuple):
+    """One cell.
+
+    Args:
+        text: as printed.
+        sort: what it sorts by; NaN sorts last.
+        color: a swatch before the text, or "".
+        whisker: `(low, value, high)` in [0, 1], drawn as a dot on a line, or None.
+        share: a bar of this part of the cell, or None.
+    """
+
+    text: str
+    sort: float | str = ""
+    color: str = ""
+    whisker: tuple[float, float, float] | None = None
+    share: float | None = None
+
+
+class Table(NamedTuple):
+    """A table with its words.
+
+    Args:
+        id: unique in the page.
+        title: heading.
+        help: how to read it.
+        columns: heads.
+        rows: one cell a column.
+    """
+
+    id: str
+    title: str
+    help: str
+    columns: list[Column]
+    rows: list[list[Cell]]
+
+
+def _number(value: float, text: str) -> Cell:
+    return Cell(text, value if math.isfinite(value) else math.nan)
+
+
+def _score(row: Mapping[str, Any], key: str) -> Cell:
+    value = float(row.get(key, math.nan))
+    return _number(value, score(value))
+
+
+def _count(row: Mapping[str, Any], key: str) -> Cell:
+    value = float(row.get(key, math.nan))
+    return _number(value, count(value))
+
+
+# ------------------------------------------------------------------------------------------------ scores
+def key_figures(scores: Scores) -> list[tuple[str, str, str]]:
+    """`(name, value, interval)` of the summary, the most telling first."""
+    wanted = {
+        "classification": ("accuracy", "balanced_accuracy", "macro_f1", "auc", "calibration_error", "loss"),
+    }.get(scores.task, ("map", "map_50", "map_75", "voc_map_50", "mar_100"))
+    names = [name for name in wanted if name in scores.summary] or list(scores.summary)
+    return [
+        (FIGURE_NAMES.get(name, name), score(scores.summary[name]), interval(scores.intervals.get(name)))
+        for name in names
+    ]
+
+
+def score_tables(content: ReportContent) -> list[Table]:
+    """All tables of the scores: splits side by side, classes, sizes, kinds of mistakes."""
+    if content.main is None:
+        return []
+    scores = content.main[1]
+    tables = [_splits(content), _classes(scores), _sizes(scores), _mistakes(scores)]
+    return [table for table in tables if table is not None]
+
+
+def _splits(content: ReportContent) -> Table | None:
+    if len(content.scores) < 2:
+        return None
+    names = list(next(iter(content.scores.values())).summary)
+    columns = [Column("Split", number=False), Column("Images"), *(Column(FIGURE_NAMES.get(n, n)) for n in names)]
+    rows = [
+        [Cell(split, split), _number(s.images, count(s.images)), *(_score(s.summary, name) for name in names)]
+        for split, s in content.scores.items()
+    ]
+    return Table("splits", "Splits side by side", "Everything below is of the first split.", columns, rows)
+
+
+def _classes(scores: Scores) -> Table | None:
+    if not scores.per_class:
+        return None
+    return _classifier_classes(scores) if scores.task == "classification" else _detector_classes(scores)
+
+
+def _name(scores: Scores, row: Mapping[str, Any]) -> Cell:
+    return Cell(row["class"], row["class"], color=to_hex(class_color(scores.classes.index(row["class"]))))
+
+
+def _detector_classes(scores: Scores) -> Table:
+    columns = [
+        Column("Class", number=False),
+        Column("Objects", help="Annotated objects, without ignored ones"),
+        Column("AP", help="Average precision, mean over IoU 0.50 to 0.95 (COCO)"),
+        Column("AP, 95 % interval", help="Percentile bootstrap over images; the axis runs from 0 to 1"),
+        Column("AP50", help="Average precision at IoU 0.50"),
+        Column("AP75", help="Average precision at IoU 0.75"),
+        Column("Score", help="The score from which F1 is best"),
+        Column("Precision", help="Share of detections from that score on that are right"),
+        Column("Recall", help="Share of objects that they find"),
+        Column("F1", help="Harmonic mean of precision and recall"),
+    ]
+    rows = []
+    for row in scores.per_class:
+        spread = (row.get("ap_low", math.nan), row.get("ap", math.nan), row.get("ap_high", math.nan))
+        known = all(math.isfinite(v) for v in spread)
+        shown = Cell(
+            interval((spread[0], spread[2])) or DASH,
+            spread[2] - spread[0] if known else math.nan,
+            whisker=spread if known else None,
+        )
+        figures = [_score(row, key) for key in ("ap_50", "ap_75", "threshold", "precision", "recall", "f1")]
+        rows.append([_name(scores, row), _count(row, "objects"), _score(row, "ap"), shown, *figures])
+    return Table(
+        "classes",
+        "Each class",
+        "Precision, recall and F1 are given at IoU 0.5 and at each class's own best score. A dash means that the "
+        "figure does not exist, for example because the split has no object of the class. Click a head to sort.",
+        columns,
+        rows,
+    )
+
+
+def _classifier_classes(scores: Scores) -> Table:
+    columns = [
+        Column("Class", number=False),
+        Column("Images", help="Images of this class"),
+        Column("Precision", help="Share of answers of this class that are right"),
+        Column("Recall", help="Share of the class's images that are recognised"),
+        Column("F1", help="Harmonic mean of precision and recall"),
+        Column("AUC", help="Area under the ROC curve, the class against the rest"),
+        Column("AP", help="Average precision, the class against the rest"),
+    ]
+    rows = [
+        [_name(scores, row), _count(row, "support")]
+        + [_score(row, key) for key in ("precision", "recall", "f1", "auc", "ap")]
+        for row in scores.per_class
+    ]
+    return Table(
+        "classes",
+        "Each class",
+        "A dash means that the figure does not exist, for example because the split has no image of the class. Click a "
+        "head to sort.",
+        columns,
+        rows,
+    )
+
+
+def _sizes(scores: Scores) -> Table | None:
+    if not scores.by_size:
+        return None
+    columns = [
+        Column("Size", number=False),
+        Column("From (px)", help="Side of a square of the same area"),
+        Column("To (px)"),
+        Column("Objects"),
+        Column("mAP"),
+        Column("AP50"),
+        Column("Recall", help="Share found at IoU 0.5, whatever the score"),
+    ]
+    rows = []
+    for row in scores.by_size:
+        called = f"COCO {row['size']}" if row["group"] == "coco" else "by number"
+        low, high = float(row["low"]), float(row["high"])
+        rows.append(
+            [
+                Cell(called, called),
+                _number(low, f"{low:.0f}"),
+                _number(high, f"{high:.0f}" if math.isfinite(high) else DASH),
+                _count(row, "objects"),
+                *(_score(row, key) for key in ("ap", "ap_50", "recall")),
+            ]
+        )
+    return Table(
+        "sizes",
+        "Each size",
+        "COCO's fixed ranges, then groups of like number of this split's own objects.",
+        columns,
+        rows,
+    )
+
+
+_KINDS = {
+    "missed": ("Missed", "No detection overlaps the object."),
+    "background": ("Where nothing is labelled", "A detection without an object: a false alarm, or a missing label."),
+    "poor box": ("Poor box", "The right class, but an overlap between 0.1 and 0.5."),
+    "wrong class": ("Wrong class", "A good box, but the class of something else."),
+    "duplicate": ("Found twice", "A second detection of an object that is already found."),
+}
+
+
+def _mistakes(scores: Scores) -> Table | None:
+    total = sum(scores.mistakes.values())
+    if not total or scores.task == "classification":
+        return None
+    columns = [Column("Kind", number=False), Column("Mistakes"), Column("Share"), Column("What it is", number=False)]
+    rows = []
+    for kind, number in sorted(scores.mistakes.items(), key=lambda item: -item[1]):
+        name, meaning = _KINDS.get(kind, (kind, ""))
+        part = number / total
+        rows.append(
+            [
+                Cell(name, name),
+                _number(number, count(number)),
+                Cell(percent(part), part, share=part),
+                Cell(meaning, meaning),
+            ]
+        )
+    threshold = scores.settings.get("threshold", math.nan)
+    at = f" from score {score(threshold, digits=2)} on" if math.isfinite(threshold) else ""
+    return Table(
+        "mistakes",
+        "Kinds of mistakes",
+        f"Every wrong or missing detection{at} has one kind. The largest kind is where work pays most.",
+        columns,
+        rows,
+    )
+
+
+# ------------------------------------------------------------------------------------------------ data, environment
+def data_table(statistics: Mapping[str, Any]) -> Table | None:
+    """Images and objects of each split and class."""
+    images, counts = statistics.get("images") or {}, statistics.get("counts") or {}
+    splits = list(dict.fromkeys([*images, *counts]))
+    if not splits:
+        return None
+    classes = list(dict.fromkeys(name for of_split in counts.values() for name in of_split))
+    shown = classes[:30]
+    columns = [Column("Split", number=False), Column("Images"), Column("Samples"), *(Column(name) for name in shown)]
+    rows = []
+    for split in splits:
+        of_split = counts.get(split, {})
+        total = float(sum(of_split.values())) if of_split else math.nan
+        rows.append(
+            [
+                Cell(split, split),
+                _count(images, split),
+                _number(total, count(total)),
+                *(_number(of_split.get(name, 0), count(of_split.get(name, 0))) for name in shown),
+            ]
+        )
+    more = f" The first {len(shown)} of {len(classes)} classes are listed." if len(classes) > len(shown) else ""
+    help_text = f"Samples are objects, or images where each has one class.{more}"
+    return Table("splits-data", "Images and samples", help_text, columns, rows)
+
+
+def flat(values: Mapping[str, Any], *, prefix: str = "") -> list[tuple[str, str]]:
+    """Nested values as `(dotted name, text)`; long lists are shortened."""
+    rows: list[tuple[str, str]] = []
+    for key, value in values.items():
+        name = f"{prefix}{key}"
+        if isinstance(value, Mapping):
+            rows += flat(value, prefix=f"{name}.")
+        elif isinstance(value, float):
+            rows.append((name, general(value)))
+        elif isinstance(value, Sequence) and not isinstance(value, str):
+            texts = [general(v) if isinstance(v, float) else str(v) for v in value[:12]]
+            rows.append((name, ", ".join(texts) + (f", … ({len(value)})" if len(value) > 12 else "")))
+        else:
+            rows.append((name, DASH if value is None else str(value)))
+    return rows

@@ -1,0 +1,156 @@
+"""The first thing that a reader sees: what was trained, on what, for how long, how well it does, and what to know."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from pathlib import PurePath
+from typing import Any
+
+import numpy as np
+
+from clearsight.metrics.scores import Scores, main_metric
+from clearsight.report.content import ReportContent
+from clearsight.report.numbers import count, duration, interval, percent, score
+
+__all__ = ["FIGURE_NAMES", "verdict"]
+
+FIGURE_NAMES = {
+    "map": "mAP",
+    "map_50": "AP50",
+    "map_75": "AP75",
+    "map_small": "mAP, small objects",
+    "map_medium": "mAP, medium objects",
+    "map_large": "mAP, large objects",
+    "mar_100": "Average recall",
+    "voc_map_50": "VOC AP50",
+    "accuracy": "Accuracy",
+    "balanced_accuracy": "Balanced accuracy",
+    "macro_f1": "Macro F1",
+    "auc": "AUC",
+    "calibration_error": "Calibration error",
+    "loss": "Loss",
+}
+"""Figures as they are called in print."""
+
+_MODELS = {"light": "light detector", "retinanet": "RetinaNet", "classifier": "classifier"}
+_KINDS = {
+    "missed": "objects that were missed",
+    "background": "detections where nothing is labelled",
+    "poor box": "boxes that fit poorly",
+    "wrong class": "objects given the wrong class",
+    "duplicate": "objects found twice",
+}
+
+
+def verdict(content: ReportContent) -> list[str]:
+    """Plain sentences, the most important first."""
+    sentences = [_lead(content)]
+    if content.main is not None:
+        scores = content.main[1]
+        sentences += [text for text in (_classes(scores), _mistakes(scores)) if text]
+    sentences.append(_findings(content))
+    return sentences
+
+
+def _lead(content: ReportContent) -> str:
+    recipe = content.recipe()
+    model = recipe.get("model") or {}
+    name = _MODELS.get(str(model.get("name", "")), "model")
+    backbone = model.get("backbone")
+    what = f"The {name}" + (f" on {backbone}" if backbone else "")
+    how = [text for text in (_trained_on(content, recipe), _how_long(content)) if text]
+    trained = f", trained {' '.join(how)}," if how else ""
+    if content.main is None:
+        return f"{what}{trained} has not been scored yet."
+    split, scores = content.main
+    metric = main_metric(scores.task)
+    value = scores.summary.get(metric, math.nan)
+    where = f"on the {count(scores.images)} images of the {split} split"
+    if not math.isfinite(value):
+        return f"{what}{trained} could not be scored {where}: they have nothing that could be found."
+    figure = FIGURE_NAMES.get(metric, metric)
+    figure = figure if figure.isupper() or figure == "mAP" else figure.lower()
+    within = interval(scores.intervals.get(metric))
+    sure = f" (95 % interval {within})" if within else ""
+    return f"{what}{trained} reaches {figure} {score(value)}{sure} {where}."
+
+
+def _trained_on(content: ReportContent, recipe: dict[str, Any]) -> str:
+    data = recipe.get("data") or {}
+    images = content.data_statistics.get("images")
+    number = images.get("train") if isinstance(images, dict) else None
+    root = data.get("root") or data.get("format")
+    named = PurePath(str(root)).name if root and root != "auto" else ""
+    if number is None:
+        return f"on {named}" if named else ""
+    return f"on {count(number)} images" + (f" of {named}" if named else "")
+
+
+def _how_long(content: ReportContent) -> str:
+    steps, epochs = _highest(content, "step"), _highest(content, "epoch")
+    parts = [duration(content.seconds)]
+    if math.isfinite(epochs):
+        parts.append(f"{count(epochs)} epoch{'s' if epochs != 1 else ''}")
+    elif math.isfinite(steps):
+        parts.append(f"{count(steps)} steps")
+    parts = [part for part in parts if part]
+    return f"for {parts[0]}" + (f" ({parts[1]})" if len(parts) > 1 else "") if parts else ""
+
+
+def _highest(content: ReportContent, column: str) -> float:
+    if column not in content.history or not len(content.history):
+        return math.nan
+    return float(np.asarray(content.history[column], dtype=np.float64).max())
+
+
+def _classes(scores: Scores) -> str:
+    """The best and the weakest class, and AP50 for detectors."""
+    key, called = ("ap", "AP") if scores.task != "classification" else ("recall", "recall")
+    known = [row for row in scores.per_class if math.isfinite(row.get(key, math.nan))]
+    parts = []
+    if math.isfinite(scores.summary.get("map_50", math.nan)):
+        parts.append(f"With boxes that need to overlap only by half (AP50) it is {score(scores.summary['map_50'])}.")
+    if len(known) > 1:
+        best, weak = max(known, key=lambda row: row[key]), min(known, key=lambda row: row[key])
+        if score(best[key]) != score(weak[key]):
+            parts.append(
+                f"It does best on {best['class']} ({called} {score(best[key])}) and worst on {weak['class']} "
+                f"({called} {score(weak[key])})."
+            )
+    return " ".join(parts)
+
+
+def _mistakes(scores: Scores) -> str:
+    total = sum(scores.mistakes.values())
+    if scores.task == "classification":
+        return f"It gives {count(total)} of {count(scores.images)} images the wrong class." if scores.images else ""
+    if not total:
+        return ""
+    kind, most = max(scores.mistakes.items(), key=lambda item: item[1])
+    threshold = scores.settings.get("threshold", math.nan)
+    at = f"From score {score(threshold, digits=2)} on it" if math.isfinite(threshold) else "It"
+    if total == most:
+        return f"{at} makes {count(total)} mistakes, all of them {_KINDS.get(kind, kind)}."
+    return (
+        f"{at} makes {count(total)} mistakes; the most frequent kind are {_KINDS.get(kind, kind)} "
+        f"({count(most)}, {percent(most / total)})."
+    )
+
+
+def _findings(content: ReportContent) -> str:
+    if not content.findings:
+        return "The checks of data and run found nothing to report."
+    by_severity = Counter(f.severity for f in content.findings)
+    named = {"error": "error", "warning": "warning", "info": "note"}
+    parts = [
+        f"{count(by_severity[key])} {word}{'s' if by_severity[key] != 1 else ''}"
+        for key, word in named.items()
+        if by_severity[key]
+    ]
+    listed = parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}"
+    rank = {"error": 0, "warning": 1, "info": 2}
+    worst = min(rank[f.severity] for f in content.findings)
+    kind, number = Counter(f.id for f in content.findings if rank[f.severity] == worst).most_common(1)[0]
+    most = f", {count(number)} of them “{kind}”" if number > 1 else f", among them “{kind}”"
+    return f"The checks of data and run gave {listed}{most if len(content.findings) > 1 else f' (“{kind}”)'}."
