@@ -22,7 +22,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-recipe_app = typer.Typer(help="Show a recipe, or the schema that editors complete recipes with.", rich_markup_mode=None)
+recipe_app = typer.Typer(help="Show one recipe, or their schema.", rich_markup_mode=None)
 app.add_typer(recipe_app, name="recipe")
 
 Overrides = Annotated[
@@ -34,7 +34,8 @@ Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress, no summ
 
 @app.callback(invoke_without_command=True)
 def _options(
-    version: Annotated[bool, typer.Option("--version", help="Show the version.")] = False,  # noqa: FBT002
+    *,
+    version: Annotated[bool, typer.Option("--version", help="Show the version.")] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks (CLEARSIGHT_DEBUG=1).")] = False,
 ) -> None:
     del debug  # `start.main` has taken it from the arguments already, wherever it stood
@@ -49,9 +50,13 @@ def train(
     overrides: Overrides = None,
     resume: Annotated[Path | None, typer.Option(metavar="RUN", help="Go on with a run that was stopped.")] = None,
     out: Annotated[Path | None, typer.Option(metavar="FOLDER", help="The run's folder; else runs/NAME.")] = None,
-    quiet: Quiet = False,  # noqa: FBT002
+    *,
+    quiet: Quiet = False,
 ) -> None:
-    """Train what a recipe says; write weights, scores and a report."""
+    """Train a model.
+
+    Writes weights, scores and a report to runs/NAME.
+    """
     changes = list(overrides or ())
     if recipe is not None and "=" in recipe:  # with --resume there is no recipe in front of the changes
         recipe, changes = None, [recipe, *changes]
@@ -69,7 +74,7 @@ def evaluate(
     split: Annotated[str | None, typer.Option(help="Which images; else the recipe's data.test.")] = None,
     data: Annotated[Path | None, typer.Option(metavar="PATH", help="Where the data is now, if it has moved.")] = None,
 ) -> None:
-    """Score a run's best weights, with intervals."""
+    """Score a run on a split of its data."""
     scores = cs.evaluate(run, split, root=data)
     if show.first_process():
         show.scores(scores, str(run))
@@ -83,9 +88,10 @@ def predict(
     threshold: Annotated[
         float | None, typer.Option(metavar="SCORE", help="Lowest score, 0 to 1; else eval.draw_threshold.")
     ] = None,
-    quiet: Quiet = False,  # noqa: FBT002
+    *,
+    quiet: Quiet = False,
 ) -> None:
-    """Use a run's best weights on images."""
+    """Predict on images with a run."""
     found = cs.predict(run, source[0] if len(source) == 1 else source, out=out, threshold=threshold, quiet=quiet)
     if not quiet:
         show.findings(found.findings)
@@ -98,9 +104,13 @@ def convert(
     path: Annotated[Path, typer.Argument(help="Folder or annotation file.")],
     out: Annotated[Path, typer.Argument(metavar="OUT", help="A new folder.")],
     to: Annotated[str, typer.Option(metavar="FORMAT", help="What it shall become.")],
-    allow_loss: Annotated[bool, typer.Option("--allow-loss", help="Write though something is lost.")] = False,  # noqa: FBT002
+    *,
+    allow_loss: Annotated[bool, typer.Option("--allow-loss", help="Write though something is lost.")] = False,
 ) -> None:
-    """Turn one annotation format into another; refuses to lose anything unless told."""
+    """Change the annotation format.
+
+    Refuses to lose anything unless told so.
+    """
     show.findings(cs.convert(path, source=source, to=to, out=out, allow_loss=allow_loss))
     typer.echo(f"written: {out}")
 
@@ -109,9 +119,13 @@ def convert(
 def check_data(
     path: Annotated[Path, typer.Argument(help="Folder or annotation file.")],
     format: Annotated[str, typer.Option(metavar="FORMAT", help="voc, coco, …; else looks at the files.")] = "auto",
-    strict: Annotated[bool, typer.Option("--strict", help="End with code 1 if anything cannot be used.")] = False,  # noqa: FBT002
+    *,
+    strict: Annotated[bool, typer.Option("--strict", help="End with code 1 if anything cannot be used.")] = False,
 ) -> None:
-    """Find what is wrong with a data set before anything is trained on it."""
+    """Find what is wrong with data.
+
+    Every image is decoded; nothing is changed.
+    """
     dataset = cs.check_data(path, format=format)
     show.findings(dataset.findings, stderr=False)
     show.dataset(dataset)
@@ -130,9 +144,13 @@ def recipes() -> None:
 def recipe_show(
     name: Annotated[str, typer.Argument(metavar="RECIPE", help="A built-in name, a YAML file, or a run's folder.")],
     overrides: Overrides = None,
-    comments: Annotated[bool, typer.Option("--comments", help="Say beside each key what it means.")] = False,  # noqa: FBT002
+    *,
+    comments: Annotated[bool, typer.Option("--comments", help="Say beside each key what it means.")] = False,
 ) -> None:
-    """Print a recipe as it would run, every default included; save it, and it is a recipe of your own."""
+    """Print a recipe, defaults included.
+
+    As it would run; save it to a file, and it is a recipe of your own.
+    """
     typer.echo(cs.recipe_to_yaml(cs.load_recipe(name, overrides or ()), comments=comments), nl=False)
 
 
@@ -146,16 +164,20 @@ def recipe_schema() -> None:
 def models(
     pattern: Annotated[str | None, typer.Argument(help="Part of a name, or a pattern such as 'resnet1*'.")] = None,
 ) -> None:
-    """List the models that recipes and `create_model` can name."""
+    """List the models."""
     show.models(cs.list_models(pattern))
 
 
 @app.command()
 def demo(
     out: Annotated[Path, typer.Option(metavar="FOLDER", help="The run's folder.")] = Path("runs/demo"),
-    quiet: Quiet = False,  # noqa: FBT002
+    *,
+    quiet: Quiet = False,
 ) -> None:
-    """Train a detector of handwritten digits in minutes, draw what it finds, and say how good it is."""
+    """Find and read digits: a first run.
+
+    Trains in minutes on data that is generated, draws what it finds, and says how good it is.
+    """
     run = cs.demo(out, quiet=quiet)
     if run.interrupted is not None:
         raise SystemExit(128 + signal.Signals[run.interrupted].value)

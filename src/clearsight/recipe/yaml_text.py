@@ -86,6 +86,8 @@ def parse_document(text: str, name: str) -> Text:
         raise ConfigError(f"{where}: not valid YAML: {err.problem or err.context}{_hint(err)}") from err
     except yaml.YAMLError as err:
         raise ConfigError(f"{name}: not valid YAML: {err}") from err
+    except RecursionError as err:
+        raise ConfigError(f"{name}: lists or mappings are nested too deeply") from err
     parsed = Text(None)
     if node is not None:
         parsed.value = _Builder(parsed, name).build(node, ())
@@ -127,6 +129,8 @@ class _Builder:
         if self.count > MAX_NODES or len(path) > 50:
             raise ConfigError(f"{self._at(node)}: aliases or nesting expand to too much; write the values out")
         self.parsed.lines.setdefault(path, node.start_mark.line + 1)
+        if node.tag.rpartition(":")[2] not in (*_CONSTRUCT, "map", "seq"):
+            raise ConfigError(f"{self._at(node)}: tag {node.tag!r} is not understood; a recipe is plain data")
         if isinstance(node, yaml.MappingNode):
             return self._mapping(node, path)
         if isinstance(node, yaml.SequenceNode):
@@ -149,12 +153,10 @@ class _Builder:
 
     def _scalar(self, node: yaml.Node) -> Plain:
         kind = node.tag.rpartition(":")[2]
-        if kind in _CONSTRUCT:
-            try:
-                return _CONSTRUCT[kind](node.value)
-            except ValueError as err:  # a tag that does not fit its text, or a number of thousands of digits
-                raise ConfigError(f"{self._at(node)}: {node.value[:40]!r} is no {kind}") from err
-        raise ConfigError(f"{self._at(node)}: tag {node.tag!r} is not understood; a recipe is plain data")
+        try:
+            return _CONSTRUCT[kind](node.value)
+        except (KeyError, ValueError) as err:  # a tag that does not fit, or a number of thousands of digits
+            raise ConfigError(f"{self._at(node)}: {node.value[:40]!r} is no {kind}") from err
 
     def _at(self, node: yaml.Node) -> str:
         return f"{self.name}:{node.start_mark.line + 1}"
