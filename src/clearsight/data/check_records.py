@@ -130,7 +130,7 @@ def _checked(record: Record, dataset: Dataset) -> tuple[Record | None, list[Find
         size = None  # the annotation's size is wrong; check_images says so, and judges the objects by the file's
     record, found = check_objects_of(record, size)
     findings += found
-    if dataset.task in ("detection", "instance") and not record.objects and record.instance_map is None:
+    if dataset.task in ("detection", "instance") and not record.objects:
         findings.append(_no_objects(record, dropped=len([one for one in findings if one.severity == "error"])))
     return record, findings
 

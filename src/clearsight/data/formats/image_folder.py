@@ -1,8 +1,8 @@
 """Image folder: the folder an image lies in is its class.
 
 Layout: `CLASS/…/NAME.ext`, or `SPLIT/CLASS/…/NAME.ext` with splits called train, val (valid, validation) and test.
-Labels are the classes' places in the plain sorted order of their folders' names, as in torchvision's `ImageFolder`, so `10`
-comes before `2`; a `classes.txt` in the root, one name a line, gives another order. A class folder may be empty.
+Labels are the classes' places in the plain sorted order of their folders' names, as in torchvision's `ImageFolder`, so
+`10` comes before `2`; a `classes.txt` in the root, one name a line, gives another order. A class folder may be empty.
 """
 
 from __future__ import annotations
