@@ -19,14 +19,18 @@ __all__ = [
     "place_image",
     "printable",
     "read_text",
+    "write_bytes",
     "write_text",
 ]
 
 IMAGE_SUFFIXES = frozenset(
     [
+        ".avif",
         ".bmp",
         ".gif",
+        ".j2k",
         ".jfif",
+        ".jp2",
         ".jpe",
         ".jpeg",
         ".jpg",
@@ -129,12 +133,16 @@ def read_text(path: Path, findings: list[Finding]) -> str:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a file whole or not at all (temporary file, then rename); makes its folder; UTF-8, Unix line ends."""
+    """Write a text file whole or not at all; makes its folder; UTF-8, Unix line ends."""
+    write_bytes(path, text.encode("utf-8"))
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write a file whole or not at all (temporary file, then rename); makes its folder."""
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        with part.open("w", encoding="utf-8", newline="\n") as file:
-            file.write(text)
+        part.write_bytes(content)
         part.replace(path)
     finally:
         part.unlink(missing_ok=True)

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Literal
 
 from clearsight.data.check import check_images, check_records, format_findings
-
 from clearsight.data.dataset import Dataset
 from clearsight.data.formats import FORMATS
 from clearsight.errors import ConfigError, DataError, NotFound

@@ -66,6 +66,15 @@ def test_overlapping_rings_of_coco_stay_as_they_are_and_mean_their_union(tmp_pat
     assert "fill" not in written
 
 
+def test_corners_are_written_where_the_sum_would_miss_them(tmp_path: Path, photo):
+    box = (2.0**-53, 0.0, 1 + 2.0**-52, 1.0)
+    record = Record(image=photo(tmp_path / "a.png"), objects=[Object(label=0, box=box)])
+    coco.write(dataset(tmp_path, record), tmp_path / "out")
+    (item,) = coco.read(tmp_path / "out").records[0].objects
+    assert item.box == box
+    assert "bbox_corners" not in item.attributes
+
+
 def test_ids_are_kept_where_they_are_unique_and_made_where_not(tmp_path: Path, photo):
     ids = [4, None, 4, "x", True]
     records = [Record(image=photo(tmp_path / f"{i}.png"), attributes={"id": id_}) for i, id_ in enumerate(ids)]

@@ -29,7 +29,9 @@ __all__ = ["loses", "read", "sniff", "write"]
 _KEYS = (b'"images"', b'"annotations"', b'"categories"')
 _SPLIT = re.compile(r"(?:^|[^a-z])(train|val|valid|validation|test)(?:20\d\d)?(?:[^a-z]|$)")
 _OTHER_TASKS = ("captions_", "image_info_", "panoptic_", "person_keypoints_", "stuff_")
-_READ_KEYS = frozenset({"@where", "bbox", "category_id", "difficult", "image_id", "iscrowd", "segmentation"})
+_READ_KEYS = frozenset(
+    {"@where", "bbox", "bbox_corners", "category_id", "difficult", "image_id", "iscrowd", "segmentation"}
+)
 
 
 def sniff(path: Path) -> bool:
@@ -158,7 +160,7 @@ def _object(entry: dict[str, Any], labels: dict[int | str, int | None], findings
     polygons, rle = _masks(entry, where, findings)
     try:
         given = entry.get("bbox")
-        box = box_of_shape(polygons, rle) if given in (None, []) else parse_box(given)
+        box = box_of_shape(polygons, rle) if given in (None, []) else parse_box(given, entry.get("bbox_corners"))
         if box is None:
             raise DataError("there is neither a bbox nor a segmentation")
     except DataError as err:

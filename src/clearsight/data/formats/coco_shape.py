@@ -15,6 +15,7 @@ from clearsight.types import Object, Rle
 __all__ = [
     "box_of_shape",
     "box_to_xywh",
+    "needs_corners",
     "parse_box",
     "parse_segmentation",
     "rings_overlap",
@@ -29,8 +30,12 @@ def _is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-def parse_box(value: object) -> Box:
+def parse_box(value: object, corners: object = None) -> Box:
     """COCO's `[x, y, width, height]` as xyxy.
+
+    Args:
+        value: the list.
+        corners: xyxy with all digits, where `needs_corners` made the writer add them; taken if they mean the same box.
 
     Raises:
         DataError: not four numbers.
@@ -38,7 +43,13 @@ def parse_box(value: object) -> Box:
     if not isinstance(value, list) or len(value) != 4 or not all(map(_is_number, value)):
         raise DataError(f"bbox is {_short(value)}, expected four numbers [x, y, width, height]")
     left, top, width, height = map(float, value)
-    return left, top, left + width, top + height
+    box = left, top, left + width, top + height
+    if isinstance(corners, list) and len(corners) == 4 and all(map(_is_number, corners)):
+        x0, y0, x1, y1 = map(float, corners)
+        exact = x0, y0, x1, y1
+        if all(math.isclose(one, other, rel_tol=1e-12, abs_tol=1e-9) for one, other in zip(box, exact, strict=True)):
+            return exact
+    return box
 
 
 def box_to_xywh(box: Box, given: object = None) -> list[float]:
@@ -56,6 +67,17 @@ def box_to_xywh(box: Box, given: object = None) -> list[float]:
         pass
     left, top, right, bottom = box
     return [_plain(left), _plain(top), _plain(_span(left, right)), _plain(_span(top, bottom))]
+
+
+def needs_corners(box: Box) -> bool:
+    """Whether no width and height, added to the left upper corner, give these very corners again.
+
+    That is so for about no box that anyone drew, but for some of many digits: the sum lies halfway between two floats.
+    Negative and non-finite coordinates are left to what a sum of floats gives.
+    """
+    left, top, right, bottom = box
+    exact = left + _span(left, right) == right and top + _span(top, bottom) == bottom
+    return not exact and all(map(math.isfinite, box))
 
 
 def _span(low: float, high: float) -> float:

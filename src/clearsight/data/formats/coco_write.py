@@ -11,7 +11,7 @@ from clearsight.data.carry import lost, lost_by, not_placed, object_area
 from clearsight.data.dataset import Dataset
 from clearsight.data.decode import image_size
 from clearsight.data.files import output_names, place_image, write_text
-from clearsight.data.formats.coco_shape import box_to_xywh, rings_overlap, segmentation_of
+from clearsight.data.formats.coco_shape import box_to_xywh, needs_corners, rings_overlap, segmentation_of
 from clearsight.errors import DataError
 from clearsight.ops.masks import mask_to_rle, polygons_to_mask
 from clearsight.types import Finding, Object, Record, Rle
@@ -19,7 +19,7 @@ from clearsight.types import Finding, Object, Record, Rle
 __all__ = ["loses", "write"]
 
 _IMAGE_KEYS = frozenset({"file_name", "group", "height", "id", "width"})
-_OBJECT_KEYS = frozenset({"category_id", "difficult", "image_id", "iscrowd", "segmentation"})
+_OBJECT_KEYS = frozenset({"bbox_corners", "category_id", "difficult", "image_id", "iscrowd", "segmentation"})
 _NOT_WRITTEN = _OBJECT_KEYS | {"bbox", "fill", "id"}  # bbox and id are written from elsewhere, fill is COCO's own rule
 
 
@@ -134,6 +134,8 @@ def _annotation(item: Object, size: tuple[int, int]) -> dict[str, Any]:
     }
     if item.difficult:
         written["difficult"] = 1
+    if needs_corners(item.box) and box_to_xywh(item.box, item.attributes.get("bbox")) != item.attributes.get("bbox"):
+        written["bbox_corners"] = list(item.box)
     return written
 
 
