@@ -9,8 +9,11 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
+
+from clearsight.recipe.schema import Recipe
 
 HERE = Path(__file__).resolve().parent
 SOURCE = HERE.parents[1] / "src"
@@ -49,3 +52,31 @@ def script(process_environment: dict[str, str]) -> Callable[..., subprocess.Comp
         return done
 
     return run
+
+
+@pytest.fixture(scope="session")
+def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder for generated digit scenes, shared by the tests of this run."""
+    return tmp_path_factory.mktemp("scenes")
+
+
+@pytest.fixture(scope="session")
+def small_recipe(scenes: Path) -> Callable[..., Recipe]:
+    """A recipe that trains a very small detector on a few scenes; sections can be changed."""
+
+    def recipe(**changes: object) -> Recipe:
+        sections: dict[str, Any] = {
+            "name": "small",
+            "task": "detection",
+            "data": {"format": "digit_scenes", "root": str(scenes), "scenes": 40, "size": [96, 64], "fit": "stretch"},
+            "model": {"name": "light", "widths": [8, 8, 16, 16], "depths": [1, 1, 1, 1], "fpn_channels": 16},
+            "loader": {"batch_size": 8, "workers": 0},
+            "trainer": {"epochs": 2, "accelerator": "cpu", "precision": "32-true"},
+            "eval": {"bootstrap": 10},
+        }
+        for dotted, value in changes.items():
+            section, key = dotted.split("__")
+            sections.setdefault(section, {})[key] = value
+        return Recipe.model_validate(sections)
+
+    return recipe

@@ -4,6 +4,7 @@ import os
 
 import pytest
 import torch
+import torch.utils.deterministic as deterministic
 
 from clearsight.errors import ConfigError
 from clearsight.train.devices import _launched_with, cpu_has_bf16, make_fabric, repeatable, resolve_precision
@@ -41,17 +42,17 @@ def test_precision():
 
 def test_repeatable_is_restored():
     before = torch.are_deterministic_algorithms_enabled()
-    filled = torch.utils.deterministic.fill_uninitialized_memory
+    filled = deterministic.fill_uninitialized_memory
     with repeatable(enabled=True):
         assert torch.are_deterministic_algorithms_enabled()
         assert torch.is_deterministic_algorithms_warn_only_enabled()
         assert not torch.backends.cudnn.benchmark
-        assert not torch.utils.deterministic.fill_uninitialized_memory
+        assert not deterministic.fill_uninitialized_memory
         with repeatable(enabled=False):
             assert torch.backends.cudnn.benchmark
         assert torch.are_deterministic_algorithms_enabled()
     assert torch.are_deterministic_algorithms_enabled() is before
-    assert torch.utils.deterministic.fill_uninitialized_memory is filled
+    assert deterministic.fill_uninitialized_memory is filled
 
 
 @pytest.mark.parametrize(

@@ -30,7 +30,7 @@ def test_one_step_by_hand(digits):
     batch = digits.batch_of(range(16))
     measured = stepper(digits, model)([batch])
     terms = twin.loss(batch.images, batch.targets)
-    sum(terms.values()).backward()
+    torch.stack(list(terms.values())).sum().backward()
     norm = torch.linalg.vector_norm(torch.cat([p.grad.flatten() for p in twin.parameters()]))
     with torch.no_grad():
         for p in twin.parameters():

@@ -19,7 +19,7 @@ from clearsight.data.normalisation import Statistics, measure_statistics
 from clearsight.data.read import read_dataset
 from clearsight.data.samples import SampleSet
 from clearsight.data.seeds import derive
-from clearsight.data.splits import split_dataset
+from clearsight.data.splits import find_leaks, split_dataset
 from clearsight.errors import CheckpointError, ConfigError, DataError
 from clearsight.metrics.scores import main_metric
 from clearsight.models import build_model
@@ -132,6 +132,7 @@ def compose(recipe: Recipe, fabric: Fabric) -> Parts:
         )
     with fabric.rank_zero_first(local=True):  # generated data is written by one process and read by all
         data = read_data(recipe)
+    data.whole.findings.extend(find_leaks(data.whole))
     samples = SampleSet(
         data.train,
         data=recipe.data,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -39,6 +40,9 @@ def make_fabric(trainer: TrainerConfig) -> Fabric:
         )
     devices, nodes = _launched_with() or (trainer.devices, trainer.nodes)
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS repeats its sums only with a fixed workspace
+    speaker = logging.getLogger("lightning_fabric")
+    level = speaker.level
+    speaker.setLevel(logging.WARNING)  # what it says of precision and processes stands in the recipe
     try:
         accelerator = trainer.accelerator
         if accelerator == "auto":
@@ -50,12 +54,14 @@ def make_fabric(trainer: TrainerConfig) -> Fabric:
             strategy=trainer.strategy,
             precision=cast("Any", resolve_precision(trainer.precision, accelerator)),
         )
+        fabric.launch()
     except (ValueError, RuntimeError, TypeError) as err:  # Fabric's own messages name the setting
         raise ConfigError(
             f"trainer: accelerator={trainer.accelerator!r}, devices={devices!r}, nodes={nodes}, strategy="
             f"{trainer.strategy!r}, precision={trainer.precision!r} cannot be had here: {err}"
         ) from err
-    fabric.launch()
+    finally:
+        speaker.setLevel(level)
     return fabric
 
 

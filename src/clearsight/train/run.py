@@ -84,7 +84,7 @@ def train(
             f"interrupted by {result.interrupted}; go on with: clearsight train --resume {out}", highlight=False
         )
         return RunFolder(out, interrupted=result.interrupted)
-    _finish(folder, recipe, fabric, parts)
+    _finish(folder, recipe, fabric, parts, seconds=result.position.elapsed)
     console.print(f"report: {folder.report}", highlight=False, soft_wrap=True)
     return folder
 
@@ -139,7 +139,7 @@ def _score(run: RunFolder, recipe: Recipe, fabric: Fabric, data: Data, split: st
     return evaluator.score(predictions, bootstrap=recipe.eval.bootstrap), predictions
 
 
-def _finish(folder: RunFolder, recipe: Recipe, fabric: Fabric, parts: Parts) -> None:
+def _finish(folder: RunFolder, recipe: Recipe, fabric: Fabric, parts: Parts, *, seconds: float) -> None:
     """Score the best weights on the test split, or on val where there is none, and write the report."""
     split = _final_split(recipe, parts.data)
     scored: dict[str, Scores] = {}
@@ -149,7 +149,7 @@ def _finish(folder: RunFolder, recipe: Recipe, fabric: Fabric, parts: Parts) -> 
     if fabric.is_global_zero:
         for name, scores in scored.items():
             keep_scores(folder, name, scores)
-        write_run_report(folder, recipe, parts, scored, predictions)
+        write_run_report(folder, recipe, parts, scored, predictions, seconds=seconds)
     fabric.barrier()
 
 

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
-from PIL import Image
 
 from clearsight.data.decode import read_image
 from clearsight.data.samples import SampleSet
 from clearsight.metrics.scores import Scores
 from clearsight.recipe.schema import Recipe
-from clearsight.report.html import ReportContent, write_report
-from clearsight.report.overlay import draw_instances
+from clearsight.report.content import Picture, ReportContent
+from clearsight.report.html import write_report
+from clearsight.report.overlay import display_image, draw_instances, draw_label
 from clearsight.train.compose import Parts
 from clearsight.train.evaluate import truth_of
 from clearsight.train.folder import RunFolder
@@ -27,11 +27,16 @@ if TYPE_CHECKING:
 __all__ = ["describe_statistics", "write_run_report"]
 
 WORST, SAMPLES = 12, 8
-Picture = tuple[Image.Image, str]
 
 
 def write_run_report(
-    folder: RunFolder, recipe: Recipe, parts: Parts, scores: Mapping[str, Scores], predictions: Sequence[Any]
+    folder: RunFolder,
+    recipe: Recipe,
+    parts: Parts,
+    scores: Mapping[str, Scores],
+    predictions: Sequence[Any],
+    *,
+    seconds: float,
 ) -> Path:
     """Write `report.html`.
 
@@ -41,6 +46,7 @@ def write_run_report(
         parts: data, samples and statistics.
         scores: by split; the first one's worst images are drawn.
         predictions: of that split, in the order of its records.
+        seconds: how long the training took.
 
     Returns:
         The report's path.
@@ -60,6 +66,7 @@ def write_run_report(
         worst=worst,
         samples=_samples(parts.samples),
         run_folder=folder.path.name,
+        seconds=seconds,
     )
     return write_report(folder.report, content)
 
@@ -91,13 +98,14 @@ def _sizes(records: Iterable[Record]) -> dict[str, int]:
 
 def _worst(records: Sequence[Record], scores: Scores, predictions: Sequence[Any], threshold: float) -> list[Picture]:
     """The worst images with predictions and truth drawn."""
-    pictures = []
+    pictures: list[Picture] = []
     for entry in scores.worst[:WORST]:
         record, found = records[entry["image"]], predictions[entry["image"]]
-        image = _as_rgb(read_image(record.image))
+        image = read_image(record.image)
         caption = f"{record.image.name}: {entry['why']}"
         if isinstance(found, Classification):
-            pictures.append((Image.fromarray(image), caption))
+            said = f"{scores.classes[found.label]} ({found.score:.0%})"
+            pictures.append((draw_label(image, said, good=found.label == record.label), caption))
             continue
         instances: Instances = found[0]
         if instances.scores is not None:
@@ -108,25 +116,16 @@ def _worst(records: Sequence[Record], scores: Scores, predictions: Sequence[Any]
 
 def _samples(samples: SampleSet) -> list[Picture]:
     """Training images as the model sees them, changed at random, with their targets."""
-    pictures = []
+    pictures: list[Picture] = []
     step = max(1, len(samples) // SAMPLES)
     for index in range(0, len(samples), step)[:SAMPLES]:
         sample = samples[0, index]
-        image = _as_rgb(np.asarray(sample.image.permute(1, 2, 0)))
+        image = np.asarray(sample.image.permute(1, 2, 0))
         caption = sample.meta.path.name
         if sample.instances is not None:
             pictures.append((draw_instances(image, sample.instances, samples.classes), caption))
+        elif isinstance(sample.label, int):
+            pictures.append((draw_label(image, samples.classes[sample.label]), caption))
         else:
-            label = f", {samples.classes[sample.label]}" if isinstance(sample.label, int) else ""
-            pictures.append((Image.fromarray(image), caption + label))
+            pictures.append((display_image(image), caption))
     return pictures
-
-
-def _as_rgb(image: np.ndarray) -> np.ndarray:
-    """`(h, w, c)` of any depth and number of channels to `(h, w, 3)` uint8 for the eye."""
-    if image.dtype != np.uint8:
-        low, high = np.percentile(image, (1, 99))
-        image = (np.clip((image - low) / max(high - low, 1), 0, 1) * 255).astype(np.uint8)
-    if image.shape[2] < 3:
-        image = np.repeat(image[:, :, :1], 3, axis=2)
-    return np.ascontiguousarray(image[:, :, :3])
