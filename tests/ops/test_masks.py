@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -34,7 +35,7 @@ QUARTERS = st.integers(-12, 52).map(lambda value: value / 4)
 SQUARE = np.array([[1.0, 1.0], [4.0, 1.0], [4.0, 3.0], [1.0, 3.0]])
 
 
-def coco(mask: np.ndarray) -> dict[str, object]:
+def coco(mask: np.ndarray) -> Any:
     return coco_mask.encode(np.asfortranarray(mask.astype(np.uint8)))
 
 

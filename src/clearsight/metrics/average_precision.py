@@ -125,7 +125,7 @@ def class_ranking(matches: Matches, label: int | None, *, area: int = 0, iou: in
         chosen &= matches.label == label
     index = np.flatnonzero(chosen)
     index = index[np.argsort(-matches.score[index], kind="stable")]
-    hit = np.cumsum(matches.hit[area, iou, index])
+    hit = np.cumsum(matches.hit[area, iou, index], dtype=np.int64)
     score = matches.score[index]
     last = np.append(np.diff(score) != 0, True)[: len(score)]
     truth = matches.truth[area] if label is None else matches.truth[area, :, label]
