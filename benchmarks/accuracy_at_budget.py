@@ -55,9 +55,9 @@ def child_ours(request: dict[str, Any]) -> dict[str, Any]:
     detections = [
         {
             "file": str(one.path),
-            "boxes": one.instances.boxes.tolist(),
-            "scores": one.instances.scores.tolist(),
-            "labels": one.instances.labels.tolist(),
+            "boxes": one.boxes,
+            "scores": one.scores,
+            "labels": [] if one.instances is None else one.instances.labels.tolist(),
         }
         for one in found
     ]
