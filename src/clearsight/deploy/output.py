@@ -83,7 +83,8 @@ class ResultFolder:
 
     def _free_name(self, name: str) -> str:
         """A picture's name; `a.png` and `a.jpg` would both be `a.jpg`, the second becomes `a_2.jpg`."""
-        stem = printable(Path(name).with_suffix("").as_posix().lstrip("/"))
+        inside = [part for part in Path(name).with_suffix("").parts if part not in ("..", Path(name).anchor)]
+        stem = printable("/".join(inside))
         free, number = f"{stem}.jpg", 1
         while free.lower() in self._pictures:
             number += 1
