@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from clearsight.report.figures import SERIES, Figure, axis, named
+from clearsight.report.figures import Figure, axis, hatched, named
+from clearsight.report.numbers import count
 
 __all__ = ["data_figures"]
 
@@ -43,30 +44,32 @@ def _class_counts(counts: object) -> Figure | None:
     names = list(dict.fromkeys(name for of_split in counts.values() for name in of_split))
     data = []
     for index, (split, of_split) in enumerate(counts.items()):
+        numbers = [int(of_split.get(name, 0)) for name in names]
         data.append(
             {
                 "type": "bar",
                 "name": named(split),
                 "x": [named(name, limit=18) for name in names],
-                "y": [int(of_split.get(name, 0)) for name in names],
-                "marker": {
-                    "color": f"var(--series-{index % SERIES + 1})",
-                    "pattern": {"shape": ["", "/", "."][index % 3]},
-                },
+                "y": numbers,
+                "text": [count(v) for v in numbers] if len(names) * len(counts) <= 12 else None,
+                "textposition": "outside",
+                "textfont": {"size": 10},
+                "cliponaxis": False,
+                "marker": hatched(index, ("", "/", ".")[index % 3]),
                 "hovertemplate": "%{x}, %{fullData.name}: %{y:,}<extra></extra>",
             }
         )
-    every = [v for trace in data for v in trace["y"] if v]
-    wide = bool(every) and max(every) > 30 * min(every)
-    scale = {"type": "log", "dtick": 1} if wide else {"rangemode": "tozero"}
     return Figure(
         id="class-counts",
         title="Samples of each class",
-        help="How often each class occurs in each split."
-        + (" The scale is logarithmic: each line is ten times the one below." if wide else "")
-        + " Rare classes are learnt worse and scored less surely; a class that a split lacks cannot be scored there.",
+        help="How often each class occurs in each split. Rare classes are learnt worse and scored less surely; a class "
+        "that a split lacks cannot be scored there.",
         data=data,
-        layout={"xaxis": axis("Class", type="category"), "yaxis": axis("Samples", **scale), "barmode": "group"},
+        layout={
+            "xaxis": axis("Class", type="category"),
+            "yaxis": axis("Samples", rangemode="tozero", tickformat=",d"),
+            "barmode": "group",
+        },
     )
 
 

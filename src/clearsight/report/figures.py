@@ -6,7 +6,7 @@ import html
 from dataclasses import dataclass, field
 from typing import Any
 
-__all__ = ["SERIES", "Figure", "axis", "named", "series"]
+__all__ = ["SERIES", "Figure", "axis", "hatched", "named", "series"]
 
 SERIES = 8
 """Number of line colours that the page defines, `--series-1` and on."""
@@ -49,3 +49,9 @@ def series(index: int) -> tuple[str, str]:
 def axis(title: str, **more: Any) -> dict[str, Any]:
     """An axis with its title."""
     return {"title": {"text": title}, **more}
+
+
+def hatched(index: int, shape: str) -> dict[str, Any]:
+    """The look of the n-th group of bars: a colour, and hatching (`""`, `/`, `.`) for those who do not see it."""
+    pattern = {"shape": shape, "fillmode": "overlay", "fgcolor": "var(--ground)", "fgopacity": 0.6, "size": 6}
+    return {"color": f"var(--series-{index % SERIES + 1})", "pattern": {**pattern, "solidity": 0.2}}

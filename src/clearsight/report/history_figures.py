@@ -142,8 +142,8 @@ def _metrics(val: Frame, task: Task | None) -> Figure | None:
     return Figure(
         id="validation",
         title="Metrics on the validation images",
-        help="Higher is better, 1 is perfect. The circle marks the epoch whose weights were kept. Click a name to show "
-        "or hide its line.",
+        help=f"Higher is better, 1 is perfect. The circle marks the best {FIGURE_NAMES.get(names[0], names[0])}. Click "
+        "a name to show or hide its line.",
         data=[*data, _best_mark(data[0]["x"][best], data[0]["y"][best], text)],
         layout={
             "xaxis": axis("Epoch", rangemode="tozero"),
@@ -188,7 +188,7 @@ def _rate(train: Frame) -> Figure | None:
         data=[trace],
         layout={
             "xaxis": _steps_axis(train),
-            "yaxis": axis("Learning rate (a step)", rangemode="tozero", exponentformat="power", tickformat=".1e"),
+            "yaxis": axis("Learning rate", rangemode="tozero", tickformat="~g"),
         },
     )
 

@@ -23,7 +23,7 @@ from clearsight.report.numbers import count, general
 from clearsight.report.palette import class_color, to_hex
 from clearsight.report.pictures import embed
 from clearsight.report.score_figures import score_figures
-from clearsight.report.tables import data_table, flat, key_figures, score_tables
+from clearsight.report.tables import data_table, flat, key_figures, score_tables, statistics_rows
 from clearsight.report.verdict import verdict
 from clearsight.types import Finding
 
@@ -32,7 +32,6 @@ __all__ = ["ReportContent", "write_report"]
 _TEMPLATES = Path(__file__).parent / "templates"
 _WORST_BUDGET, _SAMPLE_BUDGET = 1_800_000, 700_000  # characters; with plotly.js (4.8 MB) the page stays below 8 MB
 _SHOWN_FINDINGS = 5  # places of one kind that are listed
-_HIDDEN_STATISTICS = {"images", "counts", "object_sizes", "objects_per_image"}  # drawn or tabled instead
 
 
 class _Group(NamedTuple):
@@ -85,7 +84,6 @@ def _render(content: ReportContent) -> str:
         "data": data_figures(content.data_statistics),
     }
     every = [figure for group in figures.values() for figure in group]
-    statistics = {k: v for k, v in content.data_statistics.items() if k not in _HIDDEN_STATISTICS}
     return environment.get_template("report.html.j2").render(
         content=content,
         sentences=verdict(content),
@@ -99,7 +97,7 @@ def _render(content: ReportContent) -> str:
         tables={table.id: table for table in score_tables(content)},
         figures=figures,
         data_table=data_table(content.data_statistics),
-        statistics=flat(statistics),
+        statistics=statistics_rows(content.data_statistics),
         findings=_grouped(content.findings),
         worst=embed(content.worst, budget=_WORST_BUDGET),
         samples=embed(content.samples, budget=_SAMPLE_BUDGET),

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from clearsight.errors import ShapeError
-from clearsight.report.palette import class_color, readable_on
+from clearsight.report.palette import class_color, edge_of, readable_on
 from clearsight.types import Instances
 
 __all__ = ["display_image", "draw_instances", "draw_label"]
@@ -139,8 +139,8 @@ def _mark(draw: ImageDraw.ImageDraw, place: tuple[float, float], size: float, *,
 def _pen(picture: Image.Image) -> _Pen:
     side = math.sqrt(picture.width * picture.height)
     return _Pen(
-        line=max(2, round(side / 260)),
-        font=ImageFont.load_default(size=max(11, round(side / 42))),
+        line=max(2, round(side / 200)),
+        font=ImageFont.load_default(size=max(11, round(side / 38))),
         pad=max(2, round(side / 320)),
     )
 
@@ -164,8 +164,8 @@ def _outline(
     color = class_color(int(objects.labels[index]))
     pattern = None if dash is None else (dash[0] * pen.line, dash[1] * pen.line)
     for ring in _rings(objects, index, factor):
-        # An edge of the opposite lightness keeps every colour visible on every ground.
-        _stroke(draw, ring, readable_on(color), pen.line + 2, pattern)
+        # An edge keeps every colour visible on every ground.
+        _stroke(draw, ring, edge_of(color), pen.line + 2, pattern)
         _stroke(draw, ring, color, pen.line, pattern)
 
 

@@ -6,7 +6,7 @@ import colorsys
 
 from clearsight.errors import RangeError
 
-__all__ = ["class_color", "readable_on", "to_hex"]
+__all__ = ["class_color", "edge_of", "readable_on", "to_hex"]
 
 # Okabe & Ito (2008), without black; ordered so that neighbours differ most.
 _BASE = ((0, 114, 178), (230, 159, 0), (0, 158, 115), (213, 94, 0), (204, 121, 167), (86, 180, 233), (240, 228, 66))
@@ -36,7 +36,16 @@ def to_hex(color: tuple[int, int, int]) -> str:
 
 
 def readable_on(color: tuple[int, int, int]) -> tuple[int, int, int]:
-    """Black or white, whichever contrasts more with `color` (relative luminance of WCAG 2)."""
-    linear = [v / 255 / 12.92 if v <= 10 else ((v / 255 + 0.055) / 1.055) ** 2.4 for v in color]
-    luminance = 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
-    return (0, 0, 0) if luminance > 0.179 else (255, 255, 255)
+    """Black or white, whichever contrasts more with `color` (WCAG 2)."""
+    return (0, 0, 0) if _luminance(color) > 0.179 else (255, 255, 255)
+
+
+def edge_of(color: tuple[int, int, int]) -> tuple[int, int, int]:
+    """The edge that keeps a thin line of `color` visible on any ground without hiding it."""
+    return (20, 22, 24) if _luminance(color) > 0.35 else (255, 255, 255)
+
+
+def _luminance(color: tuple[int, int, int]) -> float:
+    """Relative luminance, 0 to 1 (WCAG 2)."""
+    red, green, blue = (v / 255 / 12.92 if v <= 10 else ((v / 255 + 0.055) / 1.055) ** 2.4 for v in color)
+    return 0.2126 * red + 0.7152 * green + 0.0722 * blue

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from clearsight.metrics.scores import BACKGROUND, Scores
-from clearsight.report.figures import Figure, axis, named, series
+from clearsight.report.figures import Figure, axis, hatched, named, series
 from clearsight.report.numbers import count, percent, score
 
 __all__ = ["score_figures"]
@@ -119,7 +119,7 @@ def _confusion(scores: Scores) -> Figure | None:
         "zmax": 1,
         "xgap": 2,
         "ygap": 2,
-        "colorbar": {"title": {"text": "Share of row"}, "tickformat": ".0%", "thickness": 10, "outlinewidth": 0},
+        "showscale": False,
     }
     if numbered:
         heat["texttemplate"] = "%{text}"
@@ -138,8 +138,10 @@ def _confusion(scores: Scores) -> Figure | None:
         f"lies on the diagonal.{nothing}",
         data=[heat],
         layout={
-            "xaxis": axis("Predicted", type="category", showgrid=False, tickangle=-30 if len(names) > 6 else 0),
-            "yaxis": axis("Truth", type="category", autorange="reversed", showgrid=False),
+            "xaxis": axis(
+                "Predicted", type="category", showgrid=False, ticks="", tickangle=-30 if len(names) > 6 else 0
+            ),
+            "yaxis": axis("Truth", type="category", autorange="reversed", showgrid=False, ticks=""),
             "height": max(340, min(900, 150 + 46 * len(names))),
         },
         wide=len(names) > 12,
@@ -234,7 +236,7 @@ def _sizes(scores: Scores) -> Figure | None:
     rows = [row for row in scores.by_size if row["group"] == "quantile" and row["objects"]]
     if len(rows) < 2:
         return None
-    places = [f"{named(row['size'])}<br>{count(row['objects'])} objects" for row in rows]
+    places = [f"{row['low']:.0f} – {row['high']:.0f}<br>n = {count(row['objects'])}" for row in rows]
     data = []
     for index, (key, name, shape) in enumerate((("recall", "Recall", ""), ("ap_50", "AP50", "/"), ("ap", "mAP", "."))):
         data.append(
@@ -243,7 +245,7 @@ def _sizes(scores: Scores) -> Figure | None:
                 "name": name,
                 "x": places,
                 "y": [row[key] if math.isfinite(row[key]) else None for row in rows],
-                "marker": {"color": f"var(--series-{index + 1})", "pattern": {"shape": shape}},
+                "marker": hatched(index, shape),
                 "hovertemplate": f"{name} %{{y:.3f}}<extra></extra>",
             }
         )
@@ -255,7 +257,7 @@ def _sizes(scores: Scores) -> Figure | None:
         "asks for larger images (data.size) or zoom crops.",
         data=data,
         layout={
-            "xaxis": axis("Size of the object", type="category"),
+            "xaxis": axis("Side of the object (px), and number of objects", type="category", tickangle=0),
             "yaxis": axis("Value, 0 to 1", range=[0, 1.02]),
             "barmode": "group",
         },

@@ -12,7 +12,10 @@ from clearsight.report.numbers import DASH, count, general, interval, percent, s
 from clearsight.report.palette import class_color, to_hex
 from clearsight.report.verdict import FIGURE_NAMES
 
-__all__ = ["Cell", "Column", "Table", "data_table", "flat", "key_figures", "score_tables"]
+__all__ = ["Cell", "Column", "Table", "data_table", "flat", "key_figures", "score_tables", "statistics_rows"]
+
+
+_SHOWN_ELSEWHERE = {"images", "counts", "object_sizes", "objects_per_image", "image_sizes"}
 
 
 class Column(NamedTuple):
@@ -182,42 +185,42 @@ def _classifier_classes(scores: Scores) -> Table:
     )
 
 
+_QUARTERS = ("smallest quarter", "second quarter", "third quarter", "largest quarter")
+_THIRDS = ("smallest third", "middle third", "largest third")
+_HALVES = ("smaller half", "larger half")
+
+
 def _sizes(scores: Scores) -> Table | None:
     if not scores.by_size:
         return None
     columns = [
-        Column("Size", number=False),
-        Column("From (px)", help="Side of a square of the same area"),
-        Column("To (px)"),
-        Column("Objects"),
+        Column("Objects", number=False),
+        Column("Side (px)", help="Of a square of the same area, pixels of the file"),
+        Column("Number"),
         Column("mAP"),
         Column("AP50"),
         Column("Recall", help="Share found at IoU 0.5, whatever the score"),
     ]
     rows = []
+    quantiles = sum(row["group"] == "quantile" for row in scores.by_size)
+    names = iter({4: _QUARTERS, 3: _THIRDS, 2: _HALVES}.get(quantiles, ()))
     for row in scores.by_size:
-        called = f"COCO {row['size']}" if row["group"] == "coco" else "by number"
+        called = f"{row['size']} (COCO)" if row["group"] == "coco" else next(names, "of like number")
         low, high = float(row["low"]), float(row["high"])
-        rows.append(
-            [
-                Cell(called, called),
-                _number(low, f"{low:.0f}"),
-                _number(high, f"{high:.0f}" if math.isfinite(high) else DASH),
-                _count(row, "objects"),
-                *(_score(row, key) for key in ("ap", "ap_50", "recall")),
-            ]
-        )
+        side = f"{low:.0f} – {high:.0f}" if math.isfinite(high) else f"from {low:.0f}"
+        figures = [_score(row, key) for key in ("ap", "ap_50", "recall")]
+        rows.append([Cell(called, called), _number(low, side), _count(row, "objects"), *figures])
     return Table(
         "sizes",
         "Each size",
-        "COCO's fixed ranges, then groups of like number of this split's own objects.",
+        "COCO's fixed ranges, then this split's own objects in groups of like number.",
         columns,
         rows,
     )
 
 
 _KINDS = {
-    "missed": ("Missed", "No detection overlaps the object."),
+    "missed": ("Missed", "Nothing was found for the object."),
     "background": ("Where nothing is labelled", "A detection without an object: a false alarm, or a missing label."),
     "poor box": ("Poor box", "The right class, but an overlap between 0.1 and 0.5."),
     "wrong class": ("Wrong class", "A good box, but the class of something else."),
@@ -278,6 +281,25 @@ def data_table(statistics: Mapping[str, Any]) -> Table | None:
     more = f" The first {len(shown)} of {len(classes)} classes are listed." if len(classes) > len(shown) else ""
     help_text = f"Samples are objects, or images where each has one class.{more}"
     return Table("splits-data", "Images and samples", help_text, columns, rows)
+
+
+def statistics_rows(statistics: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Image sizes, channel statistics, and whatever else is given, as `(name, text)`."""
+    named = {"mean": "Mean of each channel", "std": "Deviation of each channel"}
+    sizes = statistics.get("image_sizes")
+    rows: list[tuple[str, str]] = []
+    if isinstance(sizes, Mapping):
+        most = list(sizes.items())[:8]
+        rows = [(f"Images of {size} px", count(number)) for size, number in most]
+        if len(sizes) > len(most):
+            rows.append(
+                (
+                    f"Images of {count(len(sizes) - len(most))} other sizes",
+                    count(sum(sizes.values()) - sum(dict(most).values())),
+                )
+            )
+    rest = {k: v for k, v in statistics.items() if k not in _SHOWN_ELSEWHERE}
+    return rows + [(named.get(name, name.replace("_", " ")), text) for name, text in flat(rest)]
 
 
 def flat(values: Mapping[str, Any], *, prefix: str = "") -> list[tuple[str, str]]:

@@ -110,7 +110,7 @@ def _classes(scores: Scores) -> str:
     known = [row for row in scores.per_class if math.isfinite(row.get(key, math.nan))]
     parts = []
     if math.isfinite(scores.summary.get("map_50", math.nan)):
-        parts.append(f"With boxes that need to overlap only by half (AP50) it is {score(scores.summary['map_50'])}.")
+        parts.append(f"AP50, for which boxes need to overlap only by half, is {score(scores.summary['map_50'])}.")
     if len(known) > 1:
         best, weak = max(known, key=lambda row: row[key]), min(known, key=lambda row: row[key])
         if score(best[key]) != score(weak[key]):
@@ -132,25 +132,20 @@ def _mistakes(scores: Scores) -> str:
     at = f"From score {score(threshold, digits=2)} on it" if math.isfinite(threshold) else "It"
     if total == most:
         return f"{at} makes {count(total)} mistakes, all of them {_KINDS.get(kind, kind)}."
-    return (
-        f"{at} makes {count(total)} mistakes; the most frequent kind are {_KINDS.get(kind, kind)} "
-        f"({count(most)}, {percent(most / total)})."
-    )
+    part = "most" if 2 * most > total else "the largest part"
+    return f"{at} makes {count(total)} mistakes, {part} of them {_KINDS.get(kind, kind)} ({percent(most / total)})."
 
 
 def _findings(content: ReportContent) -> str:
     if not content.findings:
         return "The checks of data and run found nothing to report."
-    by_severity = Counter(f.severity for f in content.findings)
-    named = {"error": "error", "warning": "warning", "info": "note"}
-    parts = [
-        f"{count(by_severity[key])} {word}{'s' if by_severity[key] != 1 else ''}"
-        for key, word in named.items()
-        if by_severity[key]
-    ]
+    parts = []
+    for severity, word in (("error", "error"), ("warning", "warning"), ("info", "note")):
+        kinds = Counter(f.id for f in content.findings if f.severity == severity)
+        if not kinds:
+            continue
+        named = ", ".join(f"{kind} ×{count(number)}" if number > 1 else kind for kind, number in kinds.most_common(3))
+        more = ", …" if len(kinds) > 3 else ""
+        parts.append(f"{count(kinds.total())} {word}{'s' if kinds.total() != 1 else ''} ({named}{more})")
     listed = parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}"
-    rank = {"error": 0, "warning": 1, "info": 2}
-    worst = min(rank[f.severity] for f in content.findings)
-    kind, number = Counter(f.id for f in content.findings if rank[f.severity] == worst).most_common(1)[0]
-    most = f", {count(number)} of them “{kind}”" if number > 1 else f", among them “{kind}”"
-    return f"The checks of data and run gave {listed}{most if len(content.findings) > 1 else f' (“{kind}”)'}."
+    return f"The checks of data and run gave {listed}."
