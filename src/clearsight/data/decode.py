@@ -25,7 +25,7 @@ try:
 except ImportError:
     _simplejpeg: ModuleType | None = None
 
-__all__ = ["MAX_PIXELS", "image_size", "read_image", "read_index_map", "turn"]
+__all__ = ["MAX_PIXELS", "image_size", "read_bytes_as_index_map", "read_image", "read_index_map", "turn"]
 
 
 def image_size(path: Path, *, max_pixels: int | None = MAX_PIXELS) -> tuple[int, int]:
@@ -79,7 +79,11 @@ def read_index_map(path: Path, *, max_pixels: int | None = MAX_PIXELS) -> np.nda
         DataError: as `read_image`; colour images and lossy JPEG are an `unsupported-file`.
     """
     path = Path(path)
-    data = read_bytes(path)
+    return read_bytes_as_index_map(read_bytes(path), path, max_pixels=max_pixels)
+
+
+def read_bytes_as_index_map(data: bytes, path: Path, *, max_pixels: int | None = MAX_PIXELS) -> np.ndarray:
+    """`read_index_map` of a file's content; `path` is for messages."""
     header, image = parse_header(BytesIO(data), path, max_pixels=max_pixels)
     if header.format == "JPEG":
         raise image_error(

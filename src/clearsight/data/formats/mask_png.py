@@ -4,8 +4,8 @@ Layout: `images/NAME.ext` and `masks/NAME.png` (also image, img; mask, label(s),
 below the root or below train, val and test, or with these below the two.
 
 Masks are grey or palette PNGs (or TIFFs). The pixel value, of palettes the index, is the class, and 255 is ignored.
-Where all grey masks of the data set have only the values 0 and 255, they are binary instead: 255 is class 1 and nothing is
-ignored. `classes.txt`, one name a line from class 0 on, names the classes; else they are called `background` and
+Where all grey masks of the data set have only the values 0 and 255, they are binary instead: 255 is class 1 and nothing
+is ignored. `classes.txt`, one name a line from class 0 on, names the classes; else they are called `background` and
 `foreground` in binary masks, `class 0`, `class 1`, … in others.
 
 The masks are the annotations, so they are decoded when the data set is read; the images are not.
