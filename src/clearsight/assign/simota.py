@@ -19,14 +19,14 @@ from clearsight.types import Assignment, Points, Predictions, Targets
 
 __all__ = ["SimOta"]
 
-OUTSIDE_PENALTY = 1e5  # above any other cost: points that are both inside and central come first
+OUTSIDE_PENALTY = 1e4  # above any other cost, so that points both inside and central come first; float32 keeps 1e-3
 
 
 class SimOta:
     """Simplified optimal transport assignment.
 
     Candidates of an object are the points inside its box or within `centre_radius` strides of its centre (in x and in
-    y). The cost of a pair is `class_weight * BCE(class probabilities, one-hot) + iou_weight * -log(IoU)`, and 1e5 more
+    y). The cost of a pair is `class_weight * BCE(class probabilities, one-hot) + iou_weight * -log(IoU)`, and 1e4 more
     for a point that is not both inside and central. An object takes its k cheapest candidates, where k is the sum of
     its `candidates` largest overlaps, rounded down, at least 1. A point that several objects of an image take goes to
     the one where it costs least.

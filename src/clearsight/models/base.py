@@ -8,7 +8,28 @@ from torch import Tensor
 
 from clearsight.types import Classification, Instances, Targets
 
-__all__ = ["Classifies", "Detects", "Model"]
+__all__ = ["Backbone", "Classifies", "Detects", "Model"]
+
+
+@runtime_checkable
+class Backbone(Protocol):
+    """An `nn.Module` that gives a pyramid.
+
+    Attributes:
+        channels: by level, `c2` to `c5`.
+        strides: by level, pixels of the input between neighbours.
+    """
+
+    channels: dict[str, int]
+    strides: dict[str, int]
+
+    def features(self, images: Tensor) -> dict[str, Tensor]:
+        """`(n, channels[level], ceil(h / strides[level]), ceil(w / strides[level]))` by level.
+
+        Args:
+            images: `(n, c, h, w)` float, normalised.
+        """
+        ...
 
 
 @runtime_checkable

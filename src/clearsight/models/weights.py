@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import os
-import pickle
 import sys
 import tempfile
 import urllib.error
 import urllib.request
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -112,16 +112,8 @@ def read_weights(source: str | Path, *, sha256: str | None = None) -> dict[str, 
         raise NotFound(f"{path}: no such weights file; give the path or URL of a .safetensors or torch file")
     _verify(path, sha256, str(source))
     try:
-        if path.suffix == ".safetensors":
-            from safetensors.torch import load_file
-
-            return load_file(path)
-        loaded = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, ValueError, EOFError, OSError) as error:
-        raise _unreadable(source, error) from error
-    except Exception as error:
-        if type(error).__name__ != "SafetensorError":  # the package names no base class to catch
-            raise
+        loaded = _parse(path)
+    except Exception as error:  # a damaged file fails somewhere inside the parsers, with whatever error comes first
         raise _unreadable(source, error) from error
     for key in ("state_dict", "model", "model_state_dict"):
         if isinstance(loaded, Mapping) and isinstance(loaded.get(key), Mapping):
@@ -129,6 +121,16 @@ def read_weights(source: str | Path, *, sha256: str | None = None) -> dict[str, 
     if not isinstance(loaded, Mapping) or not all(isinstance(value, Tensor) for value in loaded.values()):
         raise WeightsError(f"{source}: expected tensors by name, found {type(loaded).__name__}; save a state dict")
     return dict(loaded)
+
+
+def _parse(path: Path) -> object:
+    if path.suffix == ".safetensors":
+        from safetensors.torch import load_file
+
+        return load_file(path)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # hints on how to read such a file with code allowed
+        return torch.load(path, map_location="cpu", weights_only=True)
 
 
 def _unreadable(source: str | Path, error: Exception) -> WeightsError:

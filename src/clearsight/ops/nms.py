@@ -46,6 +46,6 @@ def batched_nms(boxes: Tensor, scores: Tensor, groups: Tensor, *, iou: float) ->
         raise RangeError(f"iou: must be in [0, 1], got {iou}")
     if len(boxes) == 0:
         return groups.new_zeros((0,))
-    wide = boxes.double()
+    wide = boxes if boxes.device.type == "mps" else boxes.double()  # Apple's GPUs have no float64
     span = wide.max() - wide.min().clamp(max=0) + 1
-    return nms(wide + (groups * span)[:, None], scores.double(), iou)
+    return nms(wide + (groups * span)[:, None], scores.to(wide.dtype), iou)

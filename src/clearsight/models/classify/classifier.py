@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from clearsight.errors import ConfigError
 from clearsight.losses.classify import cross_entropy
 from clearsight.models.backbones import BACKBONES
-from clearsight.models.backbones.resnet import ResNet
+from clearsight.models.base import Backbone
 from clearsight.nn.input import InputNorm
 from clearsight.types import Classification, Targets
 
@@ -42,7 +42,7 @@ class Classifier(nn.Module):
 
     def __init__(
         self,
-        backbone: ResNet,
+        backbone: Backbone,
         *,
         num_classes: int,
         statistics: Statistics,
@@ -62,7 +62,7 @@ class Classifier(nn.Module):
         Args:
             images: `(n, c, h, w)` uint8, uint16, or float in [0, 1].
         """
-        pooled = self.backbone(self.input_norm(images)).mean(dim=(2, 3))
+        pooled = self.backbone.features(self.input_norm(images))["c5"].mean(dim=(2, 3))
         return self.head(self.dropout(pooled))
 
     def loss(self, images: Tensor, targets: Targets) -> dict[str, Tensor]:

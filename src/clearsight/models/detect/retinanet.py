@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from clearsight.assign import build_assigner
 from clearsight.models.backbones import BACKBONES
-from clearsight.models.backbones.resnet import ResNet
+from clearsight.models.base import Backbone
 from clearsight.models.detect.dense import PointGrid, postprocess
 from clearsight.models.detect.retinanet_head import RetinaNetHead
 from clearsight.models.detect.retinanet_loss import RetinaNetLoss
@@ -73,7 +73,7 @@ class RetinaNet(nn.Module):
 
     def __init__(
         self,
-        backbone: ResNet,
+        backbone: Backbone,
         neck: Fpn,
         head: RetinaNetHead,
         *,

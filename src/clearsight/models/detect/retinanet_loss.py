@@ -62,7 +62,8 @@ class RetinaNetLoss:
         class_loss = sigmoid_focal_loss(
             logits, wanted, alpha=self.alpha, gamma=self.gamma, weight=(weight * share[:, None])[..., None]
         )
-        pairs = deltas[image, found.point].float()
+        pairs = deltas[image, found.point]
+        pairs = pairs if pairs.dtype.itemsize >= 4 else pairs.float()
         anchors, boxes = points.boxes[found.point], targets.boxes[found.object]
         return {"class": class_loss, "box": self._box(pairs, anchors, boxes, weight=found.weight * share[image])}
 

@@ -1,0 +1,79 @@
+"""Focal loss by hand, against torchvision, against finite differences, at extremes."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torchvision.ops import sigmoid_focal_loss as theirs
+
+from clearsight.errors import RangeError
+from clearsight.losses.focal import sigmoid_focal_loss
+
+
+def test_by_hand() -> None:
+    logits, targets = torch.tensor([0.0, math.log(3)]), torch.tensor([1.0, 0.0])  # probabilities 0.5 and 0.75
+    expected = torch.tensor([0.25 * 0.5**2 * math.log(2), 0.75 * 0.75**2 * math.log(4)])
+    torch.testing.assert_close(sigmoid_focal_loss(logits, targets, reduction="none"), expected)
+
+
+@pytest.mark.parametrize("gamma", [0.0, 1.0, 2.0, 3.5])
+@pytest.mark.parametrize("alpha", [0.25, 0.9, None])
+@pytest.mark.parametrize("reduction", ["sum", "mean", "none"])
+def test_is_torchvisions(gamma: float, alpha: float | None, reduction: str) -> None:
+    logits, targets = torch.randn(40, 5) * 4, (torch.rand(40, 5) < 0.3).float()
+    reference = theirs(logits, targets, alpha=-1 if alpha is None else alpha, gamma=gamma, reduction=reduction)
+    ours = sigmoid_focal_loss(logits, targets, alpha=alpha, gamma=gamma, reduction=reduction)  # pyright: ignore
+    torch.testing.assert_close(ours, reference)
+
+
+def test_gamma_zero_is_cross_entropy() -> None:
+    logits, targets = torch.randn(30), torch.rand(30)
+    ours = sigmoid_focal_loss(logits, targets, alpha=None, gamma=0.0)
+    torch.testing.assert_close(ours, F.binary_cross_entropy_with_logits(logits, targets, reduction="sum"))
+
+
+@pytest.mark.parametrize("gamma", [0.0, 1.5, 2.0])
+def test_gradients_of_both_orders(gamma: float) -> None:
+    logits = torch.randn(12, dtype=torch.float64, requires_grad=True)
+    targets, weight = torch.rand(12, dtype=torch.float64), torch.rand(12, dtype=torch.float64)
+
+    def loss(x: torch.Tensor) -> torch.Tensor:
+        return sigmoid_focal_loss(x, targets, gamma=gamma, weight=weight)
+
+    assert torch.autograd.gradcheck(loss, (logits,))
+    assert torch.autograd.gradgradcheck(loss, (logits,))
+
+
+def test_extremes_are_finite_with_finite_gradients() -> None:
+    logits = torch.tensor([-200.0, -50.0, 50.0, 200.0]).repeat(2).requires_grad_()
+    targets = torch.tensor([0.0] * 4 + [1.0] * 4)
+    loss = sigmoid_focal_loss(logits, targets, reduction="none")
+    loss.sum().backward()
+    assert torch.isfinite(loss).all()
+    assert logits.grad is not None
+    assert torch.isfinite(logits.grad).all()
+    torch.testing.assert_close(loss[3], torch.tensor(0.75 * 200.0))
+
+
+def test_weights_count_each_element() -> None:
+    logits, targets = torch.randn(3, 4, 2), torch.zeros(3, 4, 2)
+    weight = torch.rand(3, 4)
+    each = sigmoid_focal_loss(logits, targets, reduction="none")
+    total = sigmoid_focal_loss(logits, targets, weight=weight[..., None])
+    torch.testing.assert_close(total, (each * weight[..., None]).sum())
+
+
+def test_half_precision_is_computed_in_full() -> None:
+    logits = torch.randn(20)
+    loss = sigmoid_focal_loss(logits.bfloat16(), torch.zeros(20))
+    assert loss.dtype == torch.float32
+    torch.testing.assert_close(loss, sigmoid_focal_loss(logits.bfloat16().float(), torch.zeros(20)))
+
+
+@pytest.mark.parametrize(("alpha", "gamma"), [(1.5, 2.0), (-0.1, 2.0), (0.5, -1.0)])
+def test_values_out_of_range(alpha: float, gamma: float) -> None:
+    with pytest.raises(RangeError, match=r"gamma must be >= 0 and alpha in \[0, 1\]"):
+        sigmoid_focal_loss(torch.zeros(1), torch.zeros(1), alpha=alpha, gamma=gamma)

@@ -1,0 +1,111 @@
+"""The grid of points, class targets, and post-processing against a loop over images and levels."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torchvision
+from torch import Tensor
+
+from clearsight.models.detect.dense import PointGrid, class_targets, level_shapes, make_points, postprocess
+from clearsight.ops.boxes import clip_boxes
+from clearsight.types import Assignment, Targets
+
+
+def test_points_by_hand() -> None:
+    points = make_points([(1, 2), (1, 1)], (8, 16))
+    assert points.xy.tolist() == [[4, 4], [12, 4], [8, 8]]
+    assert points.stride.tolist() == [8, 8, 16]
+    assert points.level.tolist() == [0, 0, 1]
+    assert points.boxes[0].tolist() == [4 - 32, 4 - 32, 4 + 32, 4 + 32]
+
+
+def test_anchors_stand_next_to_each_other() -> None:
+    cell = torch.tensor([[-1.0, -1.0, 1.0, 1.0], [-2.0, -1.0, 2.0, 1.0]])
+    points = make_points([(2, 1)], (8,), anchors=[cell], offset=0.0, steps=[(10, 7)])
+    assert points.xy.tolist() == [[0, 0], [0, 0], [0, 10], [0, 10]]
+    assert points.boxes.tolist() == [[-1, -1, 1, 1], [-2, -1, 2, 1], [-1, 9, 1, 11], [-2, 9, 2, 11]]
+
+
+def test_shapes_round_up() -> None:
+    assert level_shapes((240, 320), (8, 64, 128)) == [(30, 40), (4, 5), (2, 3)]
+
+
+def test_the_grid_remembers_the_last_few() -> None:
+    grid, cpu = PointGrid((8,), remember=2), torch.device("cpu")
+    first = grid((16, 16), cpu)
+    assert grid((16, 16), cpu) is first
+    assert len(grid((32, 16), cpu).xy) == 8
+    grid((16, 32), cpu)
+    assert grid((16, 16), cpu) is not first
+    whole = PointGrid((8,), offset=0.0, whole_steps=True)((20, 8), cpu)
+    assert whole.xy[:, 1].tolist() == [0, 6, 12]  # three rows of 20 // 3
+
+
+def test_class_targets_by_hand() -> None:
+    targets = Targets(boxes=torch.zeros(2, 4), labels=torch.tensor([2, 0]), image=torch.tensor([0, 1]))
+    assignment = Assignment(
+        object=torch.tensor([0, 1]),
+        point=torch.tensor([1, 0]),
+        weight=torch.tensor([1.0, 0.5]),
+        background=torch.tensor([[1.0, 0.0], [0.0, 1.0]]),
+        quality=torch.tensor([0.7, 0.9]),
+    )
+    wanted, weight = class_targets(assignment, targets, classes=3)
+    expected = torch.zeros(2, 2, 3)
+    expected[0, 1, 2], expected[1, 0, 0] = 0.7, 0.9
+    torch.testing.assert_close(wanted, expected)
+    assert weight.tolist() == [[1.0, 1.0], [0.5, 1.0]]
+    assert assignment.background.tolist() == [[1.0, 0.0], [0.0, 1.0]]
+    assignment.quality = None
+    torch.testing.assert_close(class_targets(assignment, targets, classes=3)[0], (expected > 0).float())
+
+
+def by_loops(
+    logits: Tensor, boxes: Tensor, sizes: Tensor, level: Tensor, *, threshold: float, most: int, candidates: int
+) -> list[tuple[Tensor, Tensor, Tensor]]:
+    results = []
+    classes = logits.shape[2]
+    for image in range(len(logits)):
+        found = []
+        for here in range(int(level.max()) + 1):
+            rows = (level == here).nonzero().squeeze(1)
+            scores = logits[image, rows].sigmoid().flatten()
+            index = (scores > threshold).nonzero().squeeze(1)
+            index = index[scores[index].argsort(descending=True, stable=True)][:candidates]
+            clipped = clip_boxes(boxes[image, rows[index // classes]], sizes[image])
+            found.append((clipped, scores[index], index % classes))
+        box, score, label = (torch.cat(part) for part in zip(*found, strict=True))
+        kept = torchvision.ops.boxes._batched_nms_vanilla(box, score, label, 0.5)[:most]
+        results.append((box[kept], label[kept], score[kept]))
+    return results
+
+
+@pytest.mark.parametrize("threshold", [0.0, 0.3, 0.6, 1.0])
+@pytest.mark.parametrize(("most", "candidates"), [(7, 1000), (300, 1000), (300, 20)])
+def test_postprocess_equals_the_loops(threshold: float, most: int, candidates: int) -> None:
+    points = make_points(level_shapes((48, 64), (8, 16, 32)), (8, 16, 32))
+    count = len(points.xy)
+    logits = torch.randn(3, count, 4)
+    logits[1] -= 50  # an image without detections
+    boxes = points.boxes + torch.randn(3, count, 4) * 8
+    sizes = torch.tensor([[48, 64], [48, 64], [40, 50]])
+    found = postprocess(
+        logits,
+        sizes,
+        decode=lambda image, point: boxes[image, point],
+        level=points.level,
+        score_threshold=threshold,
+        nms_iou=0.5,
+        max_detections=most,
+        candidates=candidates,
+    )
+    options = {"threshold": threshold, "most": most, "candidates": candidates}
+    expected = by_loops(logits, boxes, sizes, points.level, **options)
+    assert len(found) == 3
+    for instances, (box, label, score) in zip(found, expected, strict=True):
+        torch.testing.assert_close(instances.boxes, box)
+        assert instances.labels.tolist() == label.tolist()
+        assert instances.scores is not None
+        torch.testing.assert_close(instances.scores, score)
+    assert [len(instances) > 0 for instances in found] == [threshold < 1, threshold == 0, threshold < 1]

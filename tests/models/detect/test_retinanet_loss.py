@@ -1,0 +1,103 @@
+"""The two terms by hand, their normalisers, and two processes at half the batch."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from clearsight.assign.simota import SimOta
+from clearsight.losses.focal import sigmoid_focal_loss
+from clearsight.models.detect.dense import make_points
+from clearsight.models.detect.retinanet_loss import RetinaNetLoss
+from clearsight.ops.box_codes import encode_deltas
+from clearsight.types import Points, Targets
+
+SCRIPT = """
+import json, sys, torch, torch.distributed as dist
+from clearsight.models.detect.dense import make_points
+from clearsight.models.detect.retinanet_loss import RetinaNetLoss
+from clearsight.types import Targets
+rank, world, store = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
+if world > 1:
+    dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=world)
+torch.manual_seed(0)
+points = make_points([(6, 6)], (8,), anchors=[torch.tensor([[-8.0, -8.0, 8.0, 8.0]])])
+logits, deltas = torch.randn(4, 36, 3), torch.randn(4, 36, 4)
+boxes = torch.tensor([[2.0, 2, 20, 20], [20, 20, 40, 44], [4, 20, 20, 40], [8, 8, 24, 20], [1, 1, 47, 47]])
+labels, image = torch.tensor([0, 1, 2, 1, 0]), torch.tensor([0, 0, 0, 1, 3])
+mine = torch.arange(4).chunk(world)[rank]
+keep = torch.isin(image, mine)
+targets = Targets(boxes=boxes[keep], labels=labels[keep], image=image[keep] - mine[0])
+terms = RetinaNetLoss()(logits[mine], deltas[mine], points, targets)
+print(json.dumps({name: term.item() for name, term in terms.items()}))
+if world > 1:
+    dist.destroy_process_group()
+"""
+
+
+@pytest.fixture
+def grid() -> Points:
+    return make_points([(2, 2)], (8,), anchors=[torch.tensor([[-4.0, -4.0, 4.0, 4.0]])])
+
+
+def one_object() -> Targets:
+    return Targets(boxes=torch.tensor([[0.0, 0.0, 8.0, 7.0]]), labels=torch.tensor([1]), image=torch.tensor([0]))
+
+
+def test_by_hand(grid: Points) -> None:
+    logits, deltas = torch.randn(2, 4, 3), torch.randn(2, 4, 4)
+    found = RetinaNetLoss()(logits, deltas, grid, one_object())
+    wanted = torch.zeros(2, 4, 3)
+    wanted[0, 0, 1] = 1  # the first anchor is (0, 0, 8, 8): overlap 7/8; the others do not touch the object
+    torch.testing.assert_close(found["class"], sigmoid_focal_loss(logits, wanted))
+    code = encode_deltas(torch.tensor([0.0, 0.0, 8.0, 7.0]), torch.tensor([0.0, 0.0, 8.0, 8.0]))
+    torch.testing.assert_close(found["box"], (deltas[0, 0] - code).abs().sum())
+
+
+def test_normalisers() -> None:
+    grid = make_points([(3, 3)], (8,), anchors=[torch.tensor([[-4.0, -4.0, 4.0, 4.0]])])
+    logits, deltas = torch.randn(2, 9, 1), torch.randn(2, 9, 4)
+    boxes = torch.tensor([[0.0, 0.0, 8.0, 8.0], [8.0, 8.0, 16.0, 16.0], [16.0, 0.0, 24.0, 8.0], [0.0, 0.0, 8.0, 8.0]])
+    targets = Targets(boxes=boxes, labels=torch.zeros(4, dtype=torch.int64), image=torch.tensor([0, 0, 0, 1]))
+
+    def alone(image: int) -> dict[str, Tensor]:
+        mine = targets.image == image
+        one = Targets(boxes=boxes[mine], labels=targets.labels[mine], image=targets.image[mine] - image)
+        return RetinaNetLoss()(logits[image : image + 1], deltas[image : image + 1], grid, one)
+
+    first, second = alone(0), alone(1)
+    batch = RetinaNetLoss()(logits, deltas, grid, targets)
+    image = RetinaNetLoss(normalise="image")(logits, deltas, grid, targets)
+    for name in ("class", "box"):
+        torch.testing.assert_close(batch[name], (3 * first[name] + second[name]) / 4)
+        torch.testing.assert_close(image[name], (first[name] + second[name]) / 2)
+
+
+def test_a_dynamic_assigner_gives_soft_targets(grid: Points) -> None:
+    logits, deltas = torch.zeros(1, 4, 3), torch.zeros(1, 4, 4)
+    found = RetinaNetLoss(assigner=SimOta(candidates=1))(logits, deltas, grid, one_object())
+    wanted = torch.zeros(1, 4, 3)
+    wanted[0, 0, 1] = 7 / 8  # the undisturbed anchor's overlap
+    torch.testing.assert_close(found["class"], sigmoid_focal_loss(logits, wanted))
+
+
+def test_two_processes_at_half_the_batch_equal_one(tmp_path: Path) -> None:
+    def run(world: int) -> list[dict[str, float]]:
+        command = [sys.executable, "-c", SCRIPT]
+        store = (tmp_path / f"store{world}").as_posix()
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+        started = [subprocess.Popen([*command, str(rank), str(world), store], **pipes) for rank in range(world)]
+        said = [process.communicate(timeout=60) for process in started]
+        assert all(process.returncode == 0 for process in started), said
+        return [json.loads(out) for out, _ in said]
+
+    (one,), two = run(1), run(2)
+    for name, value in one.items():
+        assert sum(part[name] for part in two) / 2 == pytest.approx(value, rel=1e-5)
+        assert two[0][name] != pytest.approx(two[1][name], rel=1e-2)  # the halves differ, so the mean says something

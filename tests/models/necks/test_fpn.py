@@ -1,0 +1,41 @@
+"""The pyramid against torchvision's."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+from torchvision.ops.feature_pyramid_network import FeaturePyramidNetwork, LastLevelP6P7
+
+from clearsight.models.necks.fpn import Fpn
+
+CHANNELS = {"c3": 8, "c4": 16, "c5": 32}
+STRIDES = {"c2": 4, "c3": 8, "c4": 16, "c5": 32}
+
+
+@pytest.mark.parametrize("extra", ["none", "p6p7"])
+@pytest.mark.parametrize("side", [64, 75])
+def test_is_torchvisions(extra: str, side: int) -> None:
+    theirs = FeaturePyramidNetwork(list(CHANNELS.values()), 12, LastLevelP6P7(12, 12) if extra == "p6p7" else None)
+    ours = Fpn(CHANNELS, 12, strides=STRIDES, extra=extra)  # pyright: ignore[reportArgumentType]
+    assert ours.load_state_dict(theirs.state_dict()) == ([], [])
+    features = {
+        level: torch.randn(2, c, -(-side // STRIDES[level]), -(-2 * side // STRIDES[level]))
+        for level, c in CHANNELS.items()
+    }
+    expected = list(theirs(features).values())
+    found = ours(features)
+    assert len(found) == len(expected) == len(ours.strides)
+    for mine, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(mine, other)
+
+
+def test_strides_are_known_before_it_runs() -> None:
+    assert Fpn(CHANNELS, 4, strides=STRIDES, extra="p6p7").strides == {"p3": 8, "p4": 16, "p5": 32, "p6": 64, "p7": 128}
+    assert Fpn(CHANNELS, 4, strides=STRIDES).strides == {"p3": 8, "p4": 16, "p5": 32}
+
+
+def test_with_norm() -> None:
+    neck = Fpn(CHANNELS, 4, strides=STRIDES, norm="batch")
+    assert sum(isinstance(layer, nn.BatchNorm2d) for layer in neck.modules()) == 6
+    assert all(layer.bias is None for layer in neck.modules() if isinstance(layer, nn.Conv2d))
