@@ -27,13 +27,8 @@ from clearsight.errors import DataError
 def test_what_a_header_says(tmp_path, mode, name, kind, channels, alpha):
     Image.new(mode, (30, 20)).save(tmp_path / name)
     header = read_header(tmp_path / name)
-    assert (header.format, header.size, header.channels, header.alpha, header.bits) == (
-        kind,
-        (20, 30),
-        channels,
-        alpha,
-        8,
-    )
+    assert (header.format, header.size, header.bits) == (kind, (20, 30), 8)
+    assert (header.channels, header.alpha) == (channels, alpha)
     assert header.complete
 
 
@@ -60,8 +55,8 @@ def test_a_cut_end_is_seen_without_decoding(tmp_path, suffix):
     Image.fromarray(pixels).save(path)
     assert read_header(path).complete
     path.write_bytes(path.read_bytes()[:-400])
-    if suffix == "tif":  # its list of contents stands at the end
-        with pytest.raises(DataError):
+    if suffix == "webp":  # Pillow reads the whole file at once
+        with pytest.raises(DataError, match="cut off"):
             read_header(path)
     else:
         assert not read_header(path).complete

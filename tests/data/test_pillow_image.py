@@ -40,6 +40,7 @@ def test_integers_within_sixteen_bits_are_kept():
         assert error.value.findings[0].id == "unsupported-file"
 
 
+@pytest.mark.filterwarnings("ignore")  # Pillow warns of it
 def test_damaged_exif_does_not_lose_the_image():
     buffer = BytesIO()
     Image.new("RGB", (4, 4)).save(buffer, "JPEG", exif=b"Exif\0\0II*\0\xff\xff\xff\x7f")

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from importlib import import_module
-from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
 from clearsight.data.dataset import Dataset
+from clearsight.data.formats import coco, csv_table, image_folder, instance_png, labelme, mask_png, voc, yolo
 from clearsight.types import Finding
 
 __all__ = ["FORMATS", "Format"]
@@ -36,10 +35,17 @@ class Format(NamedTuple):
     sniff: Callable[[Path], bool]
 
 
-_NAMES = ("voc", "coco", "yolo", "labelme", "csv", "instance_png", "mask_png", "image_folder")
-# The order is that of detection: the more particular a format's signs, the earlier it is asked.
-FORMATS: dict[str, Format] = {}
-for _name in _NAMES:
-    if find_spec(f"{__name__}.{_name}") is not None:
-        _module = import_module(f"{__name__}.{_name}")
-        FORMATS[_name] = Format(_module.read, _module.write, _module.loses, _module.sniff)
+_MODULES = {
+    # The order is that of detection: the more particular a format's signs, the earlier it is asked.
+    "voc": voc,
+    "coco": coco,
+    "yolo": yolo,
+    "labelme": labelme,
+    "csv": csv_table,
+    "instance_png": instance_png,
+    "mask_png": mask_png,
+    "image_folder": image_folder,
+}
+FORMATS: dict[str, Format] = {
+    name: Format(module.read, module.write, module.loses, module.sniff) for name, module in _MODULES.items()
+}
