@@ -35,7 +35,9 @@ def test_this_processor_agrees_with_torch():
 
 
 def test_precision():
-    assert resolve_precision("16-mixed", "cpu") == "16-mixed"
+    assert resolve_precision("bf16-mixed", "cpu") == "bf16-mixed"
+    assert resolve_precision("16-mixed", "cuda") == "16-mixed"
+    assert resolve_precision("16-mixed", "cpu") == resolve_precision("auto", "cpu")
     assert resolve_precision("auto", "cpu") == ("bf16-mixed" if cpu_has_bf16() else "32-true")
     assert resolve_precision("auto", "mps") == "32-true"
 

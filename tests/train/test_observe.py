@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from clearsight.errors import ConfigError
-from clearsight.train.observe import Checkpointed, Observer, Observers, Position, StopRequest
+from clearsight.train.observe import Checkpointed, Ended, Observer, Observers, Position, StopRequest
 
 EVENT = Checkpointed(position=Position(step=4))
 
@@ -53,3 +53,28 @@ def test_states_by_name():
 def test_two_of_one_name():
     with pytest.raises(ConfigError, match="the name 'Counter' is used twice"):
         Observers([Counter(), Counter()])
+
+
+class Broken(Observer):
+    def on_end(self, event: Ended) -> None:
+        raise OSError("no room")
+
+
+class Last(Observer):
+    ended = False
+
+    def on_end(self, event: Ended) -> None:
+        self.ended = True
+
+
+@pytest.mark.parametrize("failed", [False, True])
+def test_all_are_told_of_the_end(failed):
+    last = Last()
+    observers = Observers([Broken(), last])
+    event = Ended(position=Position(), reason="done", failed=failed)
+    if failed:
+        observers.end(event)  # the error that ended the run is the one to be seen
+    else:
+        with pytest.raises(OSError, match="no room"):
+            observers.end(event)
+    assert last.ended

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -13,6 +15,7 @@ from clearsight.errors import ConfigError, DataError, NotFound
 from clearsight.metrics.scores import Scores
 from clearsight.recipe.resolve import load_recipe
 from clearsight.recipe.schema import Recipe
+from clearsight.train.checkpoint import load_checkpoint
 from clearsight.train.observe import Observer, Stepped
 from clearsight.train.run import evaluate_run, train
 
@@ -93,6 +96,43 @@ def test_a_run_that_died_before_its_first_checkpoint_starts_anew(tmp_path, whole
     train(small_recipe(), out=out, resume=True, quiet=True)
     assert (out / "weights.safetensors").read_bytes() == (whole / "weights.safetensors").read_bytes()
     assert (out / "metrics.csv").read_bytes() == (whole / "metrics.csv").read_bytes()
+
+
+FULL_DISK = """
+import resource, signal, sys
+from pathlib import Path
+from clearsight.errors import ClearsightError
+from clearsight.recipe.schema import Recipe
+from clearsight.train.checkpoint import load_checkpoint
+from clearsight.train.observe import Observer
+from clearsight.train.run import train
+class Fill(Observer):
+    def on_step(self, event):
+        if event.position.step == 4:
+            signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+            resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
+recipe = Recipe.model_validate_json(sys.argv[1])
+try:
+    train(recipe, out=Path(sys.argv[2]), observers=[Fill()], quiet=True)
+except ClearsightError as err:
+    print(type(err).__name__, err)
+"""
+
+
+def test_a_full_disk_ends_a_run_that_then_goes_on(tmp_path, whole, small_recipe, process_environment):
+    out = tmp_path / "run"
+    command = [sys.executable, "-c", FULL_DISK, small_recipe().model_dump_json(), str(out)]
+    done = subprocess.run(command, env=process_environment, capture_output=True, text=True, check=True)
+    assert "CheckpointError" in done.stdout
+    assert "the disk or the quota is full" in done.stdout
+    assert load_checkpoint(out / "checkpoints/last.ckpt")["position"]["step"] == 3
+    train(small_recipe(), out=out, resume=True, observers=[Idle()], quiet=True)
+    assert (out / "weights.safetensors").read_bytes() == (whole / "weights.safetensors").read_bytes()
+    assert (out / "metrics.csv").read_bytes() == (whole / "metrics.csv").read_bytes()
+
+
+class Idle(Observer):
+    """Another observer than before: its state is not in the checkpoint."""
 
 
 def test_without_validation_and_test(tmp_path, small_recipe):

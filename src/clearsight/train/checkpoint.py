@@ -109,8 +109,11 @@ def _sync_folder(folder: Path) -> None:
 def _could_not_write(path: Path, err: Exception) -> str:
     kept = f"the previous {path.name} is untouched" if path.exists() else "there was none before"
     free = shutil.disk_usage(path.parent).free / 2**20 if path.parent.exists() else 0.0
-    full = isinstance(err, OSError) and err.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-    reason = "the disk or the quota is full" if full or isinstance(err, RuntimeError) else str(err)
+    if isinstance(err, OSError):
+        full = err.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+    else:
+        full = "unexpected pos" in str(err) or "write" in str(err)  # torch's writer, of a file that does not grow
+    reason = "the disk or the quota is full" if full else str(err).split("\n")[0]
     return (
         f"{path}: could not be written: {reason} ({free:.1f} MiB free); {kept}; make room or permit writing, "
         "then resume the run"

@@ -80,13 +80,14 @@ def _launched_with() -> tuple[int, int] | None:
 def resolve_precision(precision: str, accelerator: str) -> str:
     """Turn `auto` into `bf16-mixed` where the device multiplies bf16 natively, else into `32-true`.
 
-    bf16 keeps the range of float32, so it needs no loss scaling; where it is emulated it is slower than float32.
+    bf16 keeps the range of float32, so it needs no loss scaling; where it is emulated it is slower than float32. fp16
+    is for GPUs: on a CPU `16-mixed` means `auto`, so that runs of a GPU can be scored anywhere.
 
     Args:
         precision: as in the recipe.
         accelerator: `cpu`, `cuda` (or `gpu`) or `mps`.
     """
-    if precision != "auto":
+    if precision != "auto" and not (precision == "16-mixed" and accelerator == "cpu"):
         return precision
     if accelerator in ("cuda", "gpu"):
         native = torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)

@@ -131,7 +131,7 @@ class _Loop:
             self._train()
             reason, failed = self._reason(), False
         finally:
-            self.observers.send(Ended(position=replace(self.state.position), reason=reason, failed=failed))
+            self.observers.end(Ended(position=replace(self.state.position), reason=reason, failed=failed))
         interrupted = self.interruption.signal if self.asked == "signal" else None
         return FitResult(
             position=self.state.position, best=self.state.best, reason=reason, interrupted=interrupted or None

@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import nn
 
-from clearsight.errors import ConfigError
+from clearsight.errors import ClearsightError, ConfigError
 from clearsight.train.random_state import kept_random_state
 
 __all__ = [
@@ -196,7 +196,7 @@ class Observers:
             raise ConfigError(f"observers: the name {twice[0]!r} is used twice; give each observer its own `name`")
         self.stop: StopRequest | None = None
 
-    def send(self, event: Started | Stepped | Evaluated | Checkpointed | Ended) -> None:
+    def send(self, event: Started | Stepped | Evaluated | Checkpointed) -> None:
         """Call the method of the event on each observer."""
         if not self._by_name:
             return
@@ -206,6 +206,20 @@ class Observers:
                 answer = method(observer, event)
                 if isinstance(answer, StopRequest) and self.stop is None:
                     self.stop = StopRequest(f"{name}: {answer.reason}")
+
+    def end(self, event: Ended) -> None:
+        """Tell every observer that the run is over, also where one cannot write its last lines.
+
+        After a failure what goes wrong here is left unsaid: the error that ended the run is the one to be seen.
+        """
+        problem: Exception | None = None
+        for observer in self._by_name.values():
+            try:
+                observer.on_end(event)
+            except (ClearsightError, OSError) as err:
+                problem = problem or err
+        if problem is not None and not event.failed:
+            raise problem
 
     def state_dict(self) -> dict[str, Any]:
         """The states of all observers, by name."""
@@ -224,5 +238,4 @@ _METHODS: dict[type, Callable[[Observer, Any], StopRequest | None]] = {
     Stepped: lambda observer, event: observer.on_step(event),
     Evaluated: lambda observer, event: observer.on_evaluate(event),
     Checkpointed: lambda observer, event: observer.on_checkpoint(event),
-    Ended: lambda observer, event: observer.on_end(event),
 }

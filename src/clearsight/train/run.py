@@ -109,7 +109,9 @@ def evaluate_run(folder: Path, *, split: str | None = None, root: Path | None = 
     recipe = load_recipe(run.recipe)
     if root is not None:
         recipe = recipe.model_copy(update={"data": recipe.data.model_copy(update={"root": str(root)})})
-    fabric = make_fabric(recipe.trainer)
+    # Scoring takes one process, however many trained; under a launcher it takes as many as were started.
+    alone = recipe.trainer.model_copy(update={"devices": 1, "nodes": 1, "strategy": "auto"})
+    fabric = make_fabric(alone)
     data = read_data(recipe)
     name = split or _final_split(recipe, data)
     if name is None:

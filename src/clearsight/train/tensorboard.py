@@ -6,6 +6,7 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from clearsight.errors import CheckpointError
 from clearsight.train.observe import Checkpointed, Ended, Evaluated, Observer, Started, Stepped
 
 if TYPE_CHECKING:
@@ -60,7 +61,13 @@ class TensorBoardLog(Observer):
     def on_checkpoint(self, event: Checkpointed) -> None:
         """Write what is buffered."""
         if self._writer is not None:
-            self._writer.flush()
+            try:
+                self._writer.flush()
+            except OSError as err:
+                raise CheckpointError(
+                    f"{self.folder}: could not be written: {err.strerror}; make room or permit writing, then resume "
+                    "the run from its last checkpoint"
+                ) from err
 
     def on_end(self, event: Ended) -> None:
         """Close the file."""
