@@ -16,7 +16,8 @@ from rich.progress import Progress
 
 from clearsight.data.check_records import check_objects_of
 from clearsight.data.dataset import Dataset
-from clearsight.data.decode import read_image, read_index_map
+from clearsight.data.decode import read_index_map
+from clearsight.data.image_damage import find_damage
 from clearsight.data.image_header import ImageHeader, read_header
 from clearsight.errors import DataError
 from clearsight.types import Finding, Record, Severity
@@ -78,11 +79,12 @@ def _in_threads(judge: Callable[[Record], Judged], records: Sequence[Record], wo
 def _judged(record: Record, *, decode: bool) -> Judged:
     try:
         header = read_header(record.image)
-        if decode or not header.complete:
-            read_image(record.image)
+        damage = find_damage(record.image) if decode or not header.complete else ""
     except DataError as err:
         return None, None, [_with_label(finding, record) for finding in err.findings]
     clean, findings = _of_true_size(record, header)
+    if damage:
+        findings.insert(0, _damaged(record, damage))
     if clean is None:
         return None, None, findings
     for path in filter(None, (record.semantic, record.instance_map)):
@@ -90,6 +92,11 @@ def _judged(record: Record, *, decode: bool) -> Judged:
         if found is not None:
             return None, None, [*findings, found]
     return clean, header, findings
+
+
+def _damaged(record: Record, damage: str) -> Finding:
+    text = f"the file can be decoded, but is damaged ({damage}), so a part of the picture may be wrong; look at it"
+    return Finding(id="damaged-image", severity="warning", where=str(record.image), explanation=text, action="kept")
 
 
 def _with_label(finding: Finding, record: Record) -> Finding:

@@ -25,7 +25,15 @@ try:
 except ImportError:
     _simplejpeg: ModuleType | None = None
 
-__all__ = ["MAX_PIXELS", "image_size", "read_bytes_as_index_map", "read_image", "read_index_map", "turn"]
+__all__ = [
+    "MAX_PIXELS",
+    "image_size",
+    "read_bytes_as_index_map",
+    "read_image",
+    "read_index_map",
+    "strict_jpeg_error",
+    "turn",
+]
 
 
 def image_size(path: Path, *, max_pixels: int | None = MAX_PIXELS) -> tuple[int, int]:
@@ -156,6 +164,20 @@ def _fast_jpeg(data: bytes, mode: str) -> np.ndarray | None:
         return _simplejpeg.decode_jpeg(data, colorspace="GRAY" if mode == "L" else "RGB")
     except ValueError:
         return None
+
+
+def strict_jpeg_error(data: bytes) -> str | None:
+    """What a decoder that forgives nothing says of a JPEG: empty for a flawless one, None where it cannot tell."""
+    if _simplejpeg is None:
+        return None
+    try:
+        colours = _simplejpeg.decode_jpeg_header(data)[2]
+        if colours in ("YCbCr", "RGB", "Gray"):
+            _simplejpeg.decode_jpeg(data, colorspace="GRAY" if colours == "Gray" else "RGB")
+            return ""
+    except ValueError as err:
+        return str(err)
+    return None
 
 
 def _with_channels(array: np.ndarray, wanted: int, *, alpha: bool, path: Path) -> np.ndarray:
