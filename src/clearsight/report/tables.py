@@ -83,15 +83,19 @@ def _count(row: Mapping[str, Any], key: str) -> Cell:
 
 
 # ------------------------------------------------------------------------------------------------ scores
-def key_figures(scores: Scores) -> list[tuple[str, str, str]]:
-    """`(name, value, interval)` of the summary, the most telling first."""
+def _key_names(scores: Scores) -> list[str]:
+    """The figures of the summary that matter most, the most telling first."""
     wanted = {
         "classification": ("accuracy", "balanced_accuracy", "macro_f1", "auc", "calibration_error", "loss"),
     }.get(scores.task, ("map", "map_50", "map_75", "voc_map_50", "mar_100"))
-    names = [name for name in wanted if name in scores.summary] or list(scores.summary)
+    return [name for name in wanted if name in scores.summary] or list(scores.summary)
+
+
+def key_figures(scores: Scores) -> list[tuple[str, str, str]]:
+    """`(name, value, interval)` of the figures that matter most, the most telling first."""
     return [
         (FIGURE_NAMES.get(name, name), score(scores.summary[name]), interval(scores.intervals.get(name)))
-        for name in names
+        for name in _key_names(scores)
     ]
 
 
@@ -107,7 +111,7 @@ def score_tables(content: ReportContent) -> list[Table]:
 def _splits(content: ReportContent) -> Table | None:
     if len(content.scores) < 2:
         return None
-    names = list(next(iter(content.scores.values())).summary)
+    names = _key_names(next(iter(content.scores.values())))
     columns = [Column("Split", number=False), Column("Images"), *(Column(FIGURE_NAMES.get(n, n)) for n in names)]
     rows = [
         [Cell(split, split), _number(s.images, count(s.images)), *(_score(s.summary, name) for name in names)]
