@@ -101,11 +101,14 @@ def resize_image(image: Tensor, size: tuple[int, int]) -> Tensor:
         return image
     # Unsqueezing the (h, w, c) view gives strides that torch recognises as channels-last; image[None] would not.
     batch = image.permute(1, 2, 0)[None].permute(0, 3, 1, 2)
-    if image.dtype == torch.uint8:
+    # The byte kernel of torch 2.15 is wrong, or fails an assertion of its own, where a side is a single pixel.
+    if image.dtype == torch.uint8 and min(*image.shape[-2:], *size) > 1:
         return functional.interpolate(batch, size=size, mode="bilinear", antialias=True)[0]
     # torch has no arithmetic on uint16.
-    scaled = functional.interpolate(batch.float(), size=size, mode="bilinear", antialias=True)[0]
-    return scaled.round_().clamp_(0, 65535).to(torch.int32).to(image.dtype)
+    scaled = functional.interpolate(batch.float().contiguous(), size=size, mode="bilinear", antialias=True)[0]
+    top = 255 if image.dtype == torch.uint8 else 65535
+    scaled = scaled.permute(1, 2, 0).contiguous().permute(2, 0, 1)
+    return scaled.round_().clamp_(0, top).to(torch.int32).to(image.dtype)
 
 
 def mean_colour(image: Tensor) -> Tensor:

@@ -70,17 +70,20 @@ class Loader:
             world=world,
         )
         self._plan = _Plan(self._batches)
-        self._loader: torch_data.DataLoader | None = torch_data.DataLoader(
-            _Fetcher(samples),
-            batch_sampler=self._plan,
-            num_workers=workers,
-            collate_fn=_collate,  # pyright: ignore[reportArgumentType] - `__getitems__` hands over more than a list
-            pin_memory=pin_memory and torch.cuda.is_available(),
-            worker_init_fn=_start_worker,
-            multiprocessing_context=_start_method() if workers else None,
-            generator=torch.Generator().manual_seed(derive(seed, "loader")),
-            persistent_workers=workers > 0,
-        )
+        with warnings.catch_warnings():
+            # More workers than cores is the caller's choice.
+            warnings.filterwarnings("ignore", message="This DataLoader will create", category=UserWarning)
+            self._loader: torch_data.DataLoader | None = torch_data.DataLoader(
+                _Fetcher(samples),
+                batch_sampler=self._plan,
+                num_workers=workers,
+                collate_fn=_Collater(samples.size),
+                pin_memory=pin_memory and torch.cuda.is_available(),
+                worker_init_fn=_start_worker,
+                multiprocessing_context=_start_method() if workers else None,
+                generator=torch.Generator().manual_seed(derive(seed, "loader")),
+                persistent_workers=workers > 0,
+            )
 
     def __len__(self) -> int:
         return self._batches.total
@@ -194,8 +197,6 @@ def _iterate(loader: torch_data.DataLoader) -> Iterator[Batch | _Failure]:
         with warnings.catch_warnings():
             # Forking beside other threads is what a DataLoader does; workers touch none of their locks.
             warnings.filterwarnings("ignore", message=".*fork.*", category=DeprecationWarning)
-            # More workers than cores is the caller's choice.
-            warnings.filterwarnings("ignore", message="This DataLoader will create", category=UserWarning)
             iterator = iter(loader)
         yield from iterator
     except RuntimeError as err:

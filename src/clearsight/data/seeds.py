@@ -32,8 +32,12 @@ def derive(seed: int, *parts: int | str) -> int:
         >>> derive(0, "order", 3) == derive(0, "order", 3), derive(0, "order", 3) == derive(0, "order", 4)
         (True, False)
     """
-    text = "\x1f".join(f"{'i' if isinstance(part, int) else 's'}{part}" for part in (seed, *parts))
-    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little")
+    digest = hashlib.blake2b(digest_size=8)
+    for part in (seed, *parts):
+        text = part.encode() if isinstance(part, str) else str(int(part)).encode()
+        # Kind and length first, so that no two lists of parts read the same.
+        digest.update(b"%c%d:" % (b"s" if isinstance(part, str) else b"i", len(text)) + text)
+    return int.from_bytes(digest.digest(), "little")
 
 
 @contextmanager

@@ -78,9 +78,7 @@ def kfold(dataset: Dataset, k: int, *, seed: int = 0, method: Method = "auto") -
     open_ = [index for index, record in enumerate(dataset.records) if record.split != "test"]
     chosen = _assign([dataset.records[i] for i in open_], len(dataset.classes), (1 / k,) * k, seed, method)
     if len(set(chosen)) < k:
-        raise DataError(
-            f"kfold: {len(set(chosen))} of {k} folds have images; give fewer folds or more images or groups"
-        )
+        raise DataError(f"kfold: only {len(set(chosen))} of {k} folds get an image; give fewer folds or more groups")
     folds = []
     for fold in range(k):
         records = list(dataset.records)

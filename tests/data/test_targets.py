@@ -1,0 +1,102 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from clearsight.data.dataset import Dataset
+from clearsight.data.geometry import mask_boxes, plain
+from clearsight.data.targets import TargetStore, read_semantic
+from clearsight.ops.masks import mask_to_rle, polygons_to_mask
+from clearsight.types import Object, Record
+
+SQUARE = np.array([(10.0, 10.0), (30.0, 10.0), (30.0, 20.0), (10.0, 20.0)])
+
+
+def records(*objects: Object) -> list[Record]:
+    empty = Record(image=Path("empty.png"), size=(50, 60))
+    return [empty, Record(image=Path("full.png"), size=(50, 60), objects=list(objects))]
+
+
+def instances_of(found: list[Record], task: str, *, size=(50, 60), scale=(1.0, 1.0)):
+    return TargetStore(found, task).instances(1, found[1], size=size, scale=scale)
+
+
+def test_boxes_labels_and_flags() -> None:
+    found = records(
+        Object(label=2, box=(10, 20, 30, 40)),
+        Object(label=0, box=(1.5, 2.5, 3.5, 4.5), crowd=True),
+        Object(label=1, box=(0, 0, 60, 50), difficult=True),
+    )
+    instances = instances_of(found, "detection", size=(25, 120), scale=(0.5, 2.0))
+    assert plain(instances.boxes).tolist() == [[20, 10, 60, 20], [3.0, 1.25, 7.0, 2.25], [0, 0, 120, 25]]
+    assert instances.boxes.dtype == torch.float32
+    assert instances.boxes.canvas_size == (25, 120)
+    assert instances.labels.tolist() == [2, 0, 1]
+    assert instances.ignore.tolist() == [False, True, True]
+    assert instances.masks is None
+    empty = TargetStore(found, "detection").instances(0, found[0], size=(50, 60), scale=(1.0, 1.0))
+    assert empty.boxes.shape == (0, 4)
+
+
+def test_no_flags_where_nothing_is_flagged() -> None:
+    assert instances_of(records(Object(label=0, box=(0, 0, 1, 1))), "detection").ignore is None
+
+
+@pytest.mark.parametrize("task", ["classification", "semantic"])
+def test_other_tasks_have_no_instances(task: str) -> None:
+    assert instances_of(records(Object(label=0, box=(0, 0, 1, 1))), task) is None
+
+
+def test_masks_and_contours_come_from_what_the_file_has() -> None:
+    ring = np.zeros((50, 60), dtype=bool)
+    ring[5:25, 5:25] = True
+    ring[10:15, 10:15] = False
+    found = records(
+        Object(label=0, box=(10, 10, 30, 20), polygons=[SQUARE]),
+        Object(label=1, box=(5, 5, 25, 25), rle=mask_to_rle(ring)),
+        Object(label=2, box=(40, 30, 50, 40)),
+    )
+    instances = instances_of(found, "instance")
+    masks = plain(instances.masks)
+    assert torch.equal(masks[1], torch.from_numpy(ring))
+    assert torch.equal(mask_boxes(masks), plain(instances.boxes))
+    assert instances.ring_object.tolist() == [0, 1, 1]  # a box alone has no outline
+    assert plain(instances.contours)[0].tolist() == SQUARE.tolist()
+    outline = [plain(row).double().numpy() for row in instances.contours[1:]]
+    assert np.array_equal(polygons_to_mask(outline, (50, 60)), ring)
+
+
+def test_polygons_are_drawn_at_the_resized_size() -> None:
+    found = records(Object(label=0, box=(10, 10, 30, 20), polygons=[SQUARE]))
+    instances = instances_of(found, "instance", size=(25, 120), scale=(0.5, 2.0))
+    assert mask_boxes(plain(instances.masks)).tolist() == [[20, 5, 60, 10]]
+    assert plain(instances.boxes).tolist() == [[20, 5, 60, 10]]
+
+
+def test_semantic_maps(tmp_path: Path) -> None:
+    values = np.zeros((6, 8), dtype=np.uint8)
+    values[2:4, 2:6] = 7
+    values[0, 0] = 255
+    Image.fromarray(values).save(tmp_path / "map.png")
+    record = Record(image=Path("x.png"), semantic=tmp_path / "map.png")
+    found = read_semantic(record, (6, 8))
+    assert torch.equal(plain(found), torch.from_numpy(values.astype(np.int64)))
+    assert set(read_semantic(record, (12, 16)).unique().tolist()) == {0, 7, 255}
+    assert read_semantic(Record(image=Path("x.png")), (6, 8)) is None
+
+
+def test_scenes_of_digits_have_all_kinds(digit_scenes: Dataset) -> None:
+    store = TargetStore(digit_scenes.records, "instance")
+    for index, record in enumerate(digit_scenes.records[:10]):
+        instances = store.instances(index, record, size=(128, 128), scale=(1.0, 1.0))
+        semantic = read_semantic(record, (128, 128))
+        masks = plain(instances.masks)
+        assert torch.equal(mask_boxes(masks), plain(instances.boxes))
+        drawn = torch.zeros(128, 128, dtype=torch.int64)
+        for mask, label in zip(masks, instances.labels.tolist(), strict=True):
+            drawn[mask] = label + 1
+        assert torch.equal(drawn, plain(semantic))
