@@ -77,7 +77,7 @@ class Loader:
                 _Fetcher(samples),
                 batch_sampler=self._plan,
                 num_workers=workers,
-                collate_fn=_Collater(samples.size),
+                collate_fn=_collate,
                 pin_memory=pin_memory and torch.cuda.is_available(),
                 worker_init_fn=_start_worker,
                 multiprocessing_context=_start_method() if workers else None,
