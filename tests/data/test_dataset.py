@@ -100,6 +100,15 @@ def test_the_fingerprint_sees_every_change(data: Dataset, change: dict):
     assert changed.fingerprint() != before
 
 
+def test_the_fingerprint_sees_where_one_ring_ends_and_the_next_begins(data: Dataset):
+    points = np.arange(14.0).reshape(7, 2)
+    prints = set()
+    for cut in (3, 4):
+        data.records[0].objects[0].polygons = [points[:cut], points[cut:]]
+        prints.add(data.fingerprint())
+    assert len(prints) == 2
+
+
 def test_the_fingerprint_sees_files_grow_and_vanish(data: Dataset):
     before = data.fingerprint()
     data.records[0].image.write_bytes(b"longer than before")

@@ -25,9 +25,9 @@ __all__ = [
 Box = tuple[float, float, float, float]
 
 
-def _is_number(value: object) -> bool:
-    """An int or a float, NaN included; not a truth value."""
-    return isinstance(value, int | float) and not isinstance(value, bool)
+def _all_numbers(values: list[Any]) -> bool:
+    """Only ints and floats, NaN included; a truth value is no number here."""
+    return {int, float}.issuperset(map(type, values))
 
 
 def parse_box(value: object, corners: object = None) -> Box:
@@ -40,11 +40,11 @@ def parse_box(value: object, corners: object = None) -> Box:
     Raises:
         DataError: not four numbers.
     """
-    if not isinstance(value, list) or len(value) != 4 or not all(map(_is_number, value)):
+    if not isinstance(value, list) or len(value) != 4 or not _all_numbers(value):
         raise DataError(f"bbox is {_short(value)}, expected four numbers [x, y, width, height]")
     left, top, width, height = map(float, value)
     box = left, top, left + width, top + height
-    if isinstance(corners, list) and len(corners) == 4 and all(map(_is_number, corners)):
+    if isinstance(corners, list) and len(corners) == 4 and _all_numbers(corners):
         x0, y0, x1, y1 = map(float, corners)
         exact = x0, y0, x1, y1
         if all(math.isclose(one, other, rel_tol=1e-12, abs_tol=1e-9) for one, other in zip(box, exact, strict=True)):
@@ -66,7 +66,7 @@ def box_to_xywh(box: Box, given: object = None) -> list[float]:
     except DataError:
         pass
     left, top, right, bottom = box
-    return [_plain(left), _plain(top), _plain(_span(left, right)), _plain(_span(top, bottom))]
+    return [_plain(left), _plain(top), _plain(right - left), _plain(bottom - top)]
 
 
 def needs_corners(box: Box) -> bool:
@@ -76,17 +76,8 @@ def needs_corners(box: Box) -> bool:
     Negative and non-finite coordinates are left to what a sum of floats gives.
     """
     left, top, right, bottom = box
-    exact = left + _span(left, right) == right and top + _span(top, bottom) == bottom
+    exact = left + (right - left) == right and top + (bottom - top) == bottom
     return not exact and all(map(math.isfinite, box))
-
-
-def _span(low: float, high: float) -> float:
-    """A difference that, added to `low`, gives `high` again where any float does."""
-    span = high - low
-    for candidate in (span, math.nextafter(span, math.inf), math.nextafter(span, -math.inf)):
-        if low + candidate == high:
-            return candidate
-    return span
 
 
 def _plain(value: float) -> float:
@@ -106,12 +97,12 @@ def parse_segmentation(value: object) -> tuple[list[np.ndarray], Rle | None]:
         return [], _parse_rle(value)
     if not isinstance(value, list):
         raise DataError(f"segmentation is {_short(value)}, expected a list of rings or an object with counts and size")
-    rings = [value] if value and all(map(_is_number, value)) else value  # one ring without its outer list
+    rings = [value] if value and _all_numbers(value) else value  # one ring without its outer list
     return [_parse_ring(ring) for ring in rings if ring != []], None
 
 
 def _parse_ring(ring: object) -> np.ndarray:
-    if not isinstance(ring, list) or not all(map(_is_number, ring)):
+    if not isinstance(ring, list) or not _all_numbers(ring):
         raise DataError(f"segmentation has the ring {_short(ring)}, expected numbers [x1, y1, x2, y2, …]")
     if len(ring) % 2 or len(ring) < 6:
         raise DataError(f"segmentation has a ring of {len(ring)} numbers, expected an even number of at least 6")
