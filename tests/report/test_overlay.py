@@ -47,6 +47,7 @@ def test_truth_is_dashed_and_predictions_are_solid():
     assert row_solid.all()
     assert 0.35 < row_dashed.mean() < 0.75
     assert np.abs(np.diff(row_dashed.astype(int))).sum() > 10
+    assert (np.asarray(dashed)[400 - 1, 110:490] == 128).all(axis=1).mean() > 0.2  # the edge is dashed too
     ignored = draw_instances(grey(), boxes(), [""], truth=boxes([100, 100, 500, 400], ignore=torch.tensor([True])))
     row_ignored = (np.asarray(ignored)[400 - 1, 110:490] == class_color(0)).all(axis=1)
     assert row_ignored.mean() < row_dashed.mean()
