@@ -10,13 +10,15 @@ from clearsight.data.dataset import Dataset
 from clearsight.data.formats import coco, csv_table, image_folder, instance_png, labelme, mask_png, voc, yolo
 from clearsight.types import Finding
 
-__all__ = ["FORMATS", "Format"]
+__all__ = ["FORMATS", "Format", "Reader"]
 
 
 class Reader(Protocol):
     """The type of `read`."""
 
-    def __call__(self, path: Path, *, classes: tuple[str, ...] | None = None) -> Dataset: ...
+    def __call__(self, path: Path, *, classes: tuple[str, ...] | None = None) -> Dataset:
+        """Read a data set; see `Format`."""
+        ...
 
 
 class Format(NamedTuple):
@@ -35,17 +37,14 @@ class Format(NamedTuple):
     sniff: Callable[[Path], bool]
 
 
-_MODULES = {
-    # The order is that of detection: the more particular a format's signs, the earlier it is asked.
-    "voc": voc,
-    "coco": coco,
-    "yolo": yolo,
-    "labelme": labelme,
-    "csv": csv_table,
-    "instance_png": instance_png,
-    "mask_png": mask_png,
-    "image_folder": image_folder,
-}
+# The order is that of detection: the more particular a format's signs, the earlier it is asked.
 FORMATS: dict[str, Format] = {
-    name: Format(module.read, module.write, module.loses, module.sniff) for name, module in _MODULES.items()
+    "voc": Format(voc.read, voc.write, voc.loses, voc.sniff),
+    "coco": Format(coco.read, coco.write, coco.loses, coco.sniff),
+    "yolo": Format(yolo.read, yolo.write, yolo.loses, yolo.sniff),
+    "labelme": Format(labelme.read, labelme.write, labelme.loses, labelme.sniff),
+    "csv": Format(csv_table.read, csv_table.write, csv_table.loses, csv_table.sniff),
+    "instance_png": Format(instance_png.read, instance_png.write, instance_png.loses, instance_png.sniff),
+    "mask_png": Format(mask_png.read, mask_png.write, mask_png.loses, mask_png.sniff),
+    "image_folder": Format(image_folder.read, image_folder.write, image_folder.loses, image_folder.sniff),
 }
