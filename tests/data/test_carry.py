@@ -18,10 +18,9 @@ FULL = {
     "group": "g",
     "label": 0,
     "semantic": Path("s.png"),
-    "instance_map": Path("i.png"),
     "attributes": {"lists": ["all"]},
 }
-ALL = ["boxes", "crowd", "difficult", "groups", "instance_maps", "labels", "lists", "polygons", "semantic", "splits"]
+ALL = ["boxes", "crowd", "difficult", "groups", "labels", "lists", "polygons", "semantic", "splits"]
 
 
 def dataset(**changes) -> Dataset:
@@ -38,6 +37,18 @@ def test_each_thing_that_is_not_carried_is_one_finding(fact: str):
     (finding,) = lost_by(dataset(**FULL), "it", carries=set(ALL) - {fact})
     assert (finding.id, finding.severity, finding.evidence) == ("lost-on-write", "warning", {"count": 1})
     assert finding.explanation.startswith("it cannot carry ")
+
+
+def test_an_instance_map_is_lost_only_if_its_objects_were_not_read():
+    (finding,) = lost_by(dataset(instance_map=Path("i.png")), "it", carries=ALL)
+    assert finding.explanation == "it cannot carry instance maps (1 images)"
+    item = Object(label=0, box=(0, 0, 2, 1), rle=Rle(size=(1, 2), counts=(0, 2)), attributes={"instance": 7})
+    read = dataset(instance_map=Path("i.png"), objects=[item])
+    assert [(f.explanation, f.severity) for f in lost_by(read, "it", carries=ALL)] == [
+        ("it cannot carry run-length masks (1 objects)", "warning"),
+        ("it cannot carry the attribute 'instance' (1 objects)", "info"),
+    ]
+    assert lost_by(read, "it", carries=[*ALL, "rle"])[0].severity == "info"
 
 
 def test_attributes_are_asked_for_one_by_one():

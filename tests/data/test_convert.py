@@ -40,6 +40,19 @@ def test_coco_to_yolo_and_back(shared_data: Path, tmp_path: Path):
 
 
 @pytest.mark.real
+@pytest.mark.parametrize("through", ["coco", "yolo"])
+def test_masks_of_nuclei_come_back_to_the_pixel(shared_data: Path, tmp_path: Path, through: str):
+    convert(shared_data / "nuclei", to=through, out=tmp_path / through, allow_loss=through == "yolo")
+    convert(tmp_path / through, to="instance_png", out=tmp_path / "back", allow_loss=True)
+    before, after = read_annotations(shared_data / "nuclei"), read_annotations(tmp_path / "back")
+    theirs = {record.image.stem: record for record in after.records}
+    assert sum(len(record.objects) for record in before.records) == 2042
+    for record in before.records:
+        masks = {item.rle for item in theirs[record.image.stem].objects}
+        assert masks == {item.rle for item in record.objects}
+
+
+@pytest.mark.real
 def test_a_loss_is_refused_before_anything_is_written(shared_data: Path, tmp_path: Path):
     out = tmp_path / "voc"
     with pytest.raises(DataError, match=r"voc would lose:\n.*cannot carry polygons \(165 objects\)") as caught:

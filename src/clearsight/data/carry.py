@@ -25,11 +25,12 @@ _RECORD_FACTS: dict[str, tuple[str, Callable[[Record], object]]] = {
     "lists": ("lists that overlap the splits", lambda record: record.attributes.get("lists")),
     "labels": ("image labels", lambda record: record.label is not None),
     "semantic": ("semantic maps", lambda record: record.semantic is not None),
-    "instance_maps": ("instance maps", lambda record: record.instance_map is not None),
+    # A map whose objects were read is carried, or lost, with their masks.
+    "instance_maps": ("instance maps", lambda record: record.instance_map is not None and not record.objects),
     "groups": ("groups", lambda record: record.group is not None),
 }
 # Where files lie and how things are numbered can be made anew: worth knowing, no reason to refuse.
-_BOOKKEEPING = frozenset({"bbox", "categories", "coco_url", "depth", "flickr_url", "folder", "id", "path"})
+_BOOKKEEPING = frozenset({"bbox", "categories", "coco_url", "depth", "flickr_url", "folder", "id", "instance", "path"})
 _SAYS_NOTHING = ", which says nothing"
 _EMPTY = (None, "", 0, "Unspecified", "Unknown", [])
 

@@ -198,10 +198,13 @@ def mask_to_polygons(mask: np.ndarray | Tensor) -> list[np.ndarray]:
 
     Cost: O(h w) vectorised, plus a Python step for each vertex pair.
     """
-    bits = np.pad(_two_axes(mask), 1)
-    points, rightwards = _corners(bits)
-    if not len(points):
+    bits = _two_axes(mask)
+    box = mask_to_box(bits)
+    if box is None:
         return []
+    left, top, right, bottom = map(int, box)  # only there can be corners, and most objects are small
+    points, rightwards = _corners(np.pad(bits[top:bottom, left:right], 1))
+    points[:, :2] += left, top
     # Corners sorted along a row pair up as the ends of horizontal stretches; along a column, of vertical ones.
     partner = np.arange(len(points)) ^ 1
     by_column = np.lexsort((points[:, 2], points[:, 1], points[:, 0]))

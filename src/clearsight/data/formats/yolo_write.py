@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import yaml
 
 from clearsight.data.carry import lost, lost_by, not_placed
@@ -36,7 +37,8 @@ def loses(dataset: Dataset) -> list[Finding]:
         dataset_key=lambda key, value: key == "class_ids" or (key not in _RESERVED and _is_plain(value)),
     )
     items = [item for record in dataset.records for item in record.objects]
-    joined = sum(_rings(item) > 1 for item in items)
+    outlines = [_rings(item) for item in items]
+    joined = sum(len(rings) > 1 for rings in outlines)
     if joined:
         what = f"several rings ({joined} objects); they are joined to one that covers the same"
         found.append(lost(dataset, "YOLO", what, joined))
@@ -44,7 +46,8 @@ def loses(dataset: Dataset) -> list[Finding]:
     if runs:
         what = f"run lengths ({runs} objects); outlines of the same pixels are written"
         found.append(lost(dataset, "YOLO", what, runs, severity="info"))
-    apart = [distance for item in items if (distance := _box_off(item)) > 1e-6]
+    distances = [_box_off(item, rings) for item, rings in zip(items, outlines, strict=True)]
+    apart = [distance for distance in distances if distance > 1e-6]
     if apart:
         what = f"boxes that differ from their polygons ({len(apart)} objects, by up to {max(apart):.3g} pixels)"
         severity = "warning" if max(apart) > 1 else "info"  # COCO's boxes are rounded to whole pixels by many tools
@@ -63,13 +66,12 @@ def _is_plain(value: object) -> bool:
         return False
 
 
-def _rings(item: Object) -> int:
-    return len(mask_to_polygons(rle_to_mask(item.rle))) if item.rle is not None else len(item.polygons)
+def _rings(item: Object) -> list[np.ndarray]:
+    return mask_to_polygons(rle_to_mask(item.rle)) if item.rle is not None else item.polygons
 
 
-def _box_off(item: Object) -> float:
+def _box_off(item: Object, rings: list[np.ndarray]) -> float:
     """Largest distance in pixels between the sides of the box and those of the outline."""
-    rings = mask_to_polygons(rle_to_mask(item.rle)) if item.rle is not None else item.polygons
     if not rings:
         return 0.0
     return max(abs(mine - its) for mine, its in zip(item.box, polygon_box(rings), strict=True))
