@@ -65,7 +65,7 @@ def train(
     """
     if resume is not None:
         if recipe is not None or out is not None:
-            other = "a recipe" if recipe is not None else "out"
+            other = "the recipe" if recipe is not None else "out"
             raise ConfigError(
                 f"resume: {resume} goes on with its own recipe in its own folder; leave {other} away, "
                 "or leave resume away to train anew"

@@ -98,14 +98,17 @@ def _cell(value: object) -> object:
 def predictions(found: Predictions, out: Path | None) -> None:
     """How much was found; the first rows where nothing is written."""
     counts = Counter(name for one in found for name in one.names)
-    listed = ", ".join(f"{name} {count}" for name, count in counts.most_common(10))
+    listed = ", ".join(f"{name}: {count}" for name, count in counts.most_common(10))
     detects = any(one.instances is not None for one in found)
     said = f"{counts.total()} objects" if detects else "one class each"
-    say(f"{len(found)} images, {said}{f': {listed}' if listed else ''}")
+    say(f"{len(found)} images, {said}{f' ({listed})' if listed else ''}")
     if out is not None:
         say(f"pictures, predictions.csv and predictions.json: {out}")
         return
     rows = [row for one in found for row in one.rows() if row["class"] is not None]
+    if not rows:
+        say("nothing reached the threshold; --threshold SCORE lowers it")
+        return
     table(("file", "class", "score"), [(Path(row["file"]).name, row["class"], row["score"]) for row in rows[:SHOWN]])
     if len(rows) > SHOWN:
         say(f"… and {len(rows) - SHOWN} more; --out FOLDER writes all, with pictures")

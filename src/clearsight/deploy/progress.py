@@ -22,24 +22,27 @@ def late_progress(title: str, total: int, *, quiet: bool = False, after: float =
         quiet: show nothing.
         after: seconds of work before the bar appears.
     """
+    console = Console(stderr=True)
+    hidden = quiet or not console.is_terminal
     bar = Progress(
         TextColumn(title),
         BarColumn(),
         MofNCompleteColumn(),
         TimeRemainingColumn(),
-        console=Console(stderr=True),
+        console=console,
         transient=True,
-        disable=quiet,
+        disable=hidden,
     )
     task = bar.add_task(title, total=total)
     begun = time.monotonic()
 
     def advance() -> None:
         bar.advance(task)
-        if not quiet and not bar.live.is_started and time.monotonic() - begun > after:
+        if not hidden and not bar.live.is_started and time.monotonic() - begun > after:
             bar.start()
 
     try:
         yield advance
     finally:
-        bar.stop()
+        if bar.live.is_started:  # stopping what never started prints an empty line
+            bar.stop()

@@ -1,0 +1,120 @@
+import json
+import subprocess
+import sys
+import time
+
+import pytest
+
+from clearsight.cli import main
+
+
+@pytest.fixture
+def call(capsys):
+    """Runs a command line in this process; gives exit code, stdout, stderr."""
+
+    def run(*arguments):
+        with pytest.raises(SystemExit) as left:
+            main(arguments)
+        printed = capsys.readouterr()
+        return left.value.code, printed.out, printed.err
+
+    return run
+
+
+def test_without_arguments_there_is_help(call):
+    code, out, _ = call()
+    assert code == 0
+    for command in ("train", "eval", "predict", "convert", "check-data", "recipes", "recipe", "models", "demo"):
+        assert f"\n  {command} " in out
+
+
+def test_help_is_quick_and_leaves_torch_alone():
+    code = "import sys; sys.argv = ['clearsight', '--help']\ntry:\n import clearsight.__main__ as m; m.main()\n"
+    code += "except SystemExit: pass\nprint('torch' in sys.modules)"
+    begun = time.perf_counter()
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "False"
+    assert time.perf_counter() - begun < 3  # under 1 s on an idle machine: benchmarks/startup.py measures it
+
+
+@pytest.mark.parametrize(
+    "command", ["train", "eval", "predict", "convert", "check-data", "recipes", "models", "demo", "recipe"]
+)
+def test_every_command_explains_itself(call, command):
+    code, out, _ = call(command, "--help")
+    assert code == 0
+    assert f"clearsight {command}" in out
+
+
+def test_version(call):
+    assert call("--version")[:2] == (0, "0.1.0\n")
+
+
+def test_recipes_are_listed(call):
+    code, out, _ = call("recipes")
+    assert code == 0
+    assert [line.split()[0] for line in out.splitlines() if line.startswith(("cells", "demo"))] == ["cells", "demo"]
+
+
+def test_a_recipe_is_shown_as_it_would_run(call, tmp_path):
+    from clearsight.recipe import load_recipe
+
+    code, out, _ = call("recipe", "show", "cells", "optimizer.lr=1e-4", "--comments")
+    (tmp_path / "mine.yaml").write_text(out, encoding="utf-8")
+    assert code == 0
+    assert load_recipe(tmp_path / "mine.yaml") == load_recipe("cells", ["optimizer.lr=1e-4"])
+
+
+def test_the_schema_is_json(call):
+    code, out, _ = call("recipe", "schema")
+    assert code == 0
+    assert json.loads(out)["title"] == "clearsight recipe"
+
+
+def test_models_are_listed(call):
+    code, out, _ = call("models", "re*")
+    assert code == 0
+    assert "RetinaNet (Lin et al. 2017)" in out
+    assert "a classifier on resnet18" in out
+    assert "no model fits" in call("models", "zzz")[1]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("train", "cell"), "did you mean 'cells'?"),
+        (("train", "cells"), "it needs your data: add data.root=PATH"),
+        (("train",), "nothing to train"),
+        (("train", "cells", "optimizer.lr=fast"), "override optimizer.lr=fast: found 'fast', expected a number"),
+        (("train", "cells", "--optimizer.lr=3"), "changed without dashes: optimizer.lr=VALUE"),
+        (("train", "--resume", "nowhere"), "no run here"),
+        (("eval", "nowhere"), "no run here"),
+        (("predict", "nowhere", "a.jpg"), "no run here"),
+        (("recipe", "show", "demoo"), "did you mean 'demo'?"),
+        (("convert", "coco", "nowhere.json", "out", "--to", "yolo"), "nowhere.json"),
+        (("check-data", "nowhere"), "nowhere"),
+        (("bogus",), "bogus"),
+        (("predict",), "--help"),
+    ],
+)
+def test_mistakes_are_one_message_and_code_2(call, tmp_path, monkeypatch, arguments, message):
+    monkeypatch.chdir(tmp_path)
+    code, out, err = call(*arguments)
+    assert code == 2
+    assert message in err
+    assert err.startswith("error: ")
+    assert "Traceback" not in out + err
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.real
+def test_converting_and_checking_real_data(call, shared_data, tmp_path):
+    out = tmp_path / "coco"
+    code, printed, err = call("convert", "voc", str(shared_data / "bccd"), "--to", "coco", str(out))
+    assert (code, err) == (0, "")
+    assert f"written: {out}" in printed
+    assert list(out.rglob("*.json"))
+    code, printed, _ = call("check-data", str(shared_data / "bccd"), "--strict")
+    assert code == 1
+    assert "box-empty: 2" in printed
+    assert call("check-data", str(shared_data / "bccd"))[0] == 0
