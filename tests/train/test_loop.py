@@ -6,14 +6,20 @@ import csv
 import math
 import os
 import signal
+import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from lightning_fabric import Fabric
+from lightning_fabric.plugins import MixedPrecision
 
 from clearsight.errors import CheckpointError, ConfigError, NonFiniteLoss
 from clearsight.train.checkpoint import load_checkpoint
 from clearsight.train.early_stop import EarlyStop
+from clearsight.train.loop import fit
+from clearsight.train.losses import LossReader, _Pending
 from clearsight.train.observe import Checkpointed, Evaluated, Observer, Started, Stepped, StopRequest
 
 
@@ -77,6 +83,20 @@ def test_observers_do_not_change_the_run(tmp_path, digits):
         digits.train_digits(tmp_path / name, digits.cpu(epochs=2), observers=observers)
     assert_same(model_bytes(tmp_path / "with"), model_bytes(tmp_path / "without"))
     assert (tmp_path / "with/metrics.csv").read_bytes() == (tmp_path / "without/metrics.csv").read_bytes()
+
+
+def test_evaluations_do_not_change_the_run(tmp_path, digits, monkeypatch):
+    """Neither by what they draw nor by leaving the model in eval mode, where the weights are not averaged."""
+    real = digits.accuracy
+
+    def accuracy(model):
+        torch.rand(7)
+        return real(model)
+
+    monkeypatch.setattr(digits, "accuracy", accuracy)
+    for name, every in (("often", 1), ("once", 1000)):
+        digits.train_digits(tmp_path / name, digits.cpu(epochs=3, ema=0.0, eval_every=every))
+    assert_same(model_bytes(tmp_path / "often"), model_bytes(tmp_path / "once"))
 
 
 def test_the_outer_random_streams_are_left_alone(tmp_path, digits):
@@ -280,6 +300,47 @@ def test_a_non_finite_loss_stops_before_any_checkpoint_of_it(tmp_path, digits):
     assert rows(tmp_path)[-1]["step"] == "9"
 
 
+class Late(LossReader):
+    """Reads every step one step later, as on a GPU."""
+
+    def push(self, info, measured) -> None:
+        self.flush()
+        self._pending = _Pending(info, measured.names, measured.values, None)
+
+
+def test_losses_that_are_read_late_change_nothing_and_are_read_before_each_checkpoint(tmp_path, digits, monkeypatch):
+    trainer = digits.cpu(epochs=2, checkpoint_steps=3)
+    digits.train_digits(tmp_path / "at_once", trainer)
+    monkeypatch.setattr(sys.modules[fit.__module__], "LossReader", Late)
+    digits.train_digits(tmp_path / "late", trainer, observers=[Signal(5)])
+    digits.train_digits(tmp_path / "late", trainer, observers=[Signal(-1)], resume=True)
+    assert (tmp_path / "at_once/metrics.csv").read_bytes() == (tmp_path / "late/metrics.csv").read_bytes()
+    with pytest.raises(NonFiniteLoss, match="step 9 "):
+        digits.train_digits(tmp_path / "bad", digits.cpu(epochs=2, checkpoint_steps=1), loader=Poisoned(digits, 9))
+    saved = load_checkpoint(tmp_path / "bad/checkpoints/last.ckpt")
+    assert saved["position"]["step"] == 8
+    assert all(torch.isfinite(value).all() for value in saved["model"].values())
+
+
+def test_a_plateau_goes_on_waiting_after_a_resume(tmp_path, digits, monkeypatch):
+    monkeypatch.setattr(digits, "accuracy", lambda model: {"accuracy": 0.5})
+    digits_settings = digits.settings
+
+    def settings(trainer, **options):
+        found = digits_settings(trainer, **options)
+        schedule = found.schedule.model_copy(update={"name": "plateau", "patience": 2, "warmup": 0.0})
+        return replace(found, schedule=schedule)
+
+    monkeypatch.setattr(digits, "settings", settings)
+    trainer = digits.cpu(epochs=6)
+    digits.train_digits(tmp_path / "whole", trainer)
+    digits.train_digits(tmp_path / "cut", trainer, observers=[Signal(20)])
+    digits.train_digits(tmp_path / "cut", trainer, observers=[Signal(-1)], resume=True)
+    rates = [float(row["lr"]) for row in rows(tmp_path / "whole")]
+    assert rates[31] == pytest.approx(10 * rates[32])  # after the fourth evaluation, the third without improvement
+    assert (tmp_path / "whole/metrics.csv").read_bytes() == (tmp_path / "cut/metrics.csv").read_bytes()
+
+
 def test_a_checkpoint_of_another_model_or_recipe(tmp_path, digits, monkeypatch):
     trainer = digits.cpu(epochs=1)
     digits.train_digits(tmp_path, trainer)
@@ -327,3 +388,24 @@ def test_mixed_precision_trains_and_resumes(tmp_path, digits):
     assert_same(model_bytes(tmp_path / "whole"), model_bytes(tmp_path / "cut"))
     losses = [float(row["loss"]) for row in rows(tmp_path / "whole")]
     assert losses[-1] < losses[0]
+
+
+def test_fp16_scaling_is_part_of_the_checkpoint(tmp_path, digits, monkeypatch):
+    """On the CPU, with a scale that overflows at first and grows soon: skipped steps and growth are in the run."""
+
+    def make_fabric(trainer):
+        scaler = torch.amp.GradScaler("cpu", init_scale=2.0**18, growth_interval=3)
+        return Fabric(accelerator="cpu", devices=1, plugins=[MixedPrecision("16-mixed", "cpu", scaler)])
+
+    monkeypatch.setattr(digits, "make_fabric", make_fabric)
+    trainer = digits.cpu(epochs=2)
+    digits.train_digits(tmp_path / "whole", trainer, lr=0.02)
+    digits.train_digits(tmp_path / "cut", trainer, lr=0.02, observers=[Signal(6)])
+    digits.train_digits(tmp_path / "cut", trainer, lr=0.02, observers=[Signal(-1)], resume=True)
+    norms = [float(row["grad_norm"] or "nan") for row in rows(tmp_path / "whole")]
+    assert not math.isfinite(norms[0])  # overflowed and was skipped
+    assert math.isfinite(norms[-1])
+    scale = load_checkpoint(tmp_path / "whole/checkpoints/last.ckpt")["precision"]["scale"]
+    assert scale != 2.0**18
+    assert_same(model_bytes(tmp_path / "whole"), model_bytes(tmp_path / "cut"))
+    assert (tmp_path / "whole/metrics.csv").read_bytes() == (tmp_path / "cut/metrics.csv").read_bytes()
