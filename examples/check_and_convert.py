@@ -1,28 +1,30 @@
-"""Say what is wrong with a data set, then write it as YOLO.
+"""What is wrong with a data set, and the same data set in another format.
 
-python examples/check_and_convert.py DATA OUT
+python examples/check_and_convert.py ../shared/data/bccd yolo out/
 """
 
 from __future__ import annotations
 
 import sys
+from collections import Counter
+from pathlib import Path
 
 import clearsight as cs
 
 
-def main(path: str, out: str) -> None:
-    data = cs.check_data(path)
-    print(f"{len(data)} usable images, {data.format}, classes {data.counts()}")
-    for finding in data.findings:
-        print(f"{finding.severity}: {finding.where}: {finding.explanation} ({finding.action or 'nothing is done'})")
+def main(source: Path, to: str, out: Path) -> None:
+    data = cs.check_data(source)  # reads every annotation, decodes every image, looks for images in two splits
+    print(f"{len(data)} images, {data.counts()}")
+    for (kind, severity), count in Counter((f.id, f.severity) for f in data.findings).items():
+        print(f"{severity}: {kind} × {count}")
 
-    lost = [
-        finding for finding in cs.convert(path, to="yolo", out=out, allow_loss=True) if finding.id == "lost-on-write"
-    ]
-    for finding in lost:
-        print(f"lost: {finding.explanation}")
-    print(f"written: {out}")
+    # Refused, with a list, if the format cannot carry everything; `allow_loss=True` says that you know.
+    lost = cs.convert(source, to=to, out=out, allow_loss=True)
+    print(f"{to}: {len(lost)} kinds of things could not be carried")
+    print(f"read again: {len(cs.read_dataset(out))} images")
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    if len(sys.argv) != 4:
+        sys.exit(f"usage: python {sys.argv[0]} SOURCE FORMAT OUT")
+    main(Path(sys.argv[1]), sys.argv[2], Path(sys.argv[3]))
