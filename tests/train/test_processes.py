@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import signal
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from clearsight.recipe.write import recipe_to_yaml
 from clearsight.train.checkpoint import load_checkpoint
 
 HERE = Path(__file__).resolve().parent
@@ -66,3 +68,22 @@ def test_sigterm_is_answered_with_a_checkpoint(tmp_path, process_environment, sc
     if processes == 1:
         assert process.returncode == 0, said
         assert f"step {position['step']}, SIGTERM" in said
+
+
+@pytest.mark.slow
+def test_a_whole_run_on_two_processes(tmp_path, process_environment, small_recipe):
+    """Data, training, evaluation by shares, scores and report; the same metrics as one process to rounding."""
+    recipe = small_recipe(model__norm="group", augment__flip_horizontal=0.0)
+    (tmp_path / "small.yaml").write_text(recipe_to_yaml(recipe))
+    for processes in (1, 2):
+        command = [
+            sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}",
+            "-m", "clearsight", "train", str(tmp_path / "small.yaml"), "--out", str(tmp_path / str(processes)),
+        ]  # fmt: skip
+        done = subprocess.run(command, env=process_environment, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+    assert (tmp_path / "2/report.html").is_file()
+    for one, two in zip(losses(tmp_path / "1"), losses(tmp_path / "2"), strict=True):
+        assert one["loss"] == pytest.approx(two["loss"], rel=1e-3)
+    first, second = (json.loads((tmp_path / name / "scores.json").read_text())["test"] for name in ("1", "2"))
+    assert first["images"] == second["images"] == 6

@@ -143,6 +143,7 @@ def _score(run: RunFolder, recipe: Recipe, fabric: Fabric, data: Data, split: st
 
 def _finish(folder: RunFolder, recipe: Recipe, fabric: Fabric, parts: Parts, *, seconds: float) -> None:
     """Score the best weights on the test split, or on val where there is none, and write the report."""
+    fabric.barrier()  # the first process has written the weights
     split = _final_split(recipe, parts.data)
     scored: dict[str, Scores] = {}
     predictions: list[Any] = []
