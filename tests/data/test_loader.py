@@ -138,6 +138,16 @@ def test_two_processes_see_what_one_sees(digit_scenes: Dataset, reference: dict[
             assert torch.equal(whole.targets.boxes, torch.cat((first.targets.boxes, second.targets.boxes)))
 
 
+def test_processes_turn_the_same_batches(digit_scenes: Dataset) -> None:
+    data = DataConfig(size=(48, 64), fit="stretch")
+    augment = AugmentConfig(turn_batches=0.5)
+    samples = SampleSet(digit_scenes, data=data, augment=augment, seed=4, task="detection")
+    loaders = [Loader(samples, batch_size=6, seed=4, rank=rank, world=3) for rank in range(3)]
+    shapes = [[batch.images.shape[2:] for epoch in (0, 1) for batch in loader.epoch(epoch)] for loader in loaders]
+    assert shapes[0] == shapes[1] == shapes[2]
+    assert set(shapes[0]) == {(48, 64), (64, 48)}
+
+
 def test_evaluation_sees_every_image_once_in_order(digit_scenes: Dataset) -> None:
     with loader_of(digit_scenes, shuffle=False, drop_last=False, workers=2) as loader:
         order = [meta.index for batch in loader.epoch(0) for meta in batch.meta]

@@ -7,8 +7,10 @@ import signal
 import sys
 import traceback
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import torch
 from torch.utils import data as torch_data
@@ -19,7 +21,7 @@ from clearsight.data.sampling import EpochBatches
 from clearsight.data.seeds import derive, draws
 from clearsight.data.turning import rotate90
 from clearsight.errors import ClearsightError, DataError
-from clearsight.types import Batch, Sample
+from clearsight.types import Batch
 
 __all__ = ["Loader", "collate"]
 
@@ -70,14 +72,13 @@ class Loader:
             world=world,
         )
         self._plan = _Plan(self._batches)
-        with warnings.catch_warnings():
-            # More workers than cores is the caller's choice.
-            warnings.filterwarnings("ignore", message="This DataLoader will create", category=UserWarning)
+        with _accepted_warnings():
             self._loader: torch_data.DataLoader | None = torch_data.DataLoader(
-                _Fetcher(samples),
-                batch_sampler=self._plan,
+                _Batches(samples),
+                batch_size=None,  # an item is a batch
+                sampler=self._plan,
                 num_workers=workers,
-                collate_fn=_collate,
+                collate_fn=_as_it_is,
                 pin_memory=pin_memory and torch.cuda.is_available(),
                 worker_init_fn=_start_worker,
                 multiprocessing_context=_start_method() if workers else None,
@@ -118,14 +119,23 @@ class Loader:
             iterator._shutdown_workers()
 
 
-class _Plan(torch_data.Sampler[list[tuple[int, int]]]):
+class _Request(NamedTuple):
+    """What a worker is asked for: the keys of one batch, and its number in the epoch, the same on every process."""
+
+    epoch: int
+    number: int
+    keys: list[tuple[int, int]]
+
+
+class _Plan(torch_data.Sampler[_Request]):
     """Lets persistent workers be handed another epoch: the DataLoader asks it anew for each."""
 
     def __init__(self, batches: EpochBatches) -> None:
         self.batches = batches
 
-    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
-        return iter(self.batches)
+    def __iter__(self) -> Iterator[_Request]:
+        for number, keys in enumerate(self.batches, start=self.batches.start):
+            yield _Request(self.batches.epoch, number, keys)
 
     def __len__(self) -> int:
         return len(self.batches)
@@ -145,29 +155,15 @@ class _Failure:
         return error
 
 
-@dataclass(frozen=True)
-class _Fetched:
-    """Samples of a batch and the size to pad them to."""
-
-    samples: list[Sample]
-    size: tuple[int, int]
-
-
-class _Fetcher(torch_data.Dataset):
-    """Samples of a batch, or the first failure among them."""
+class _Batches(torch_data.Dataset[Batch | _Failure]):
+    """Batches by request, or the first failure among their samples."""
 
     def __init__(self, samples: SampleSet) -> None:
         self.samples = samples
 
-    def __len__(self) -> int:
-        return len(self.samples)
-
-    def __getitem__(self, key: tuple[int, int]) -> Sample:
-        return self.samples[key]
-
-    def __getitems__(self, keys: Sequence[tuple[int, int]]) -> _Fetched | _Failure:
+    def __getitem__(self, request: _Request) -> Batch | _Failure:
         found = []
-        for epoch, index in keys:
+        for epoch, index in request.keys:
             try:
                 found.append(self.samples[epoch, index])
             except Exception as err:  # noqa: BLE001 - whatever it is, the file and index must be named
@@ -175,28 +171,26 @@ class _Fetcher(torch_data.Dataset):
                 known = isinstance(err, ClearsightError)
                 message = f"{where}: {err}" if known else f"{where}: {type(err).__name__}: {err}"
                 return _Failure(message, None if known else traceback.format_exc())
-        return self._turned(found, *keys[0])
-
-    def _turned(self, samples: list[Sample], epoch: int, index: int) -> _Fetched:
-        """A batch shares one shape, so images that are not square can only turn together (`augment.turn_batches`)."""
         height, width = self.samples.size
-        probability = self.samples.turn_batches
-        if probability > 0:
-            with draws(self.samples.seed, "turn", epoch, index):
-                if float(torch.rand(())) < probability:
-                    return _Fetched([rotate90(sample, 1) for sample in samples], (width, height))
-        return _Fetched(samples, (height, width))
+        if self._turns(request):
+            return collate([rotate90(sample, 1) for sample in found], size=(width, height))
+        return collate(found, size=(height, width))
+
+    def _turns(self, request: _Request) -> bool:
+        """A batch shares one shape, so images that are not square can only turn together (`augment.turn_batches`)."""
+        if not self.samples.turn_batches:
+            return False
+        with draws(self.samples.seed, "turn", request.epoch, request.number):
+            return float(torch.rand(())) < self.samples.turn_batches
 
 
-def _collate(fetched: _Fetched | _Failure) -> Batch | _Failure:
-    return fetched if isinstance(fetched, _Failure) else collate(fetched.samples, size=fetched.size)
+def _as_it_is(batch: object) -> object:
+    return batch
 
 
 def _iterate(loader: torch_data.DataLoader) -> Iterator[Batch | _Failure]:
     try:
-        with warnings.catch_warnings():
-            # Forking beside other threads is what a DataLoader does; workers touch none of their locks.
-            warnings.filterwarnings("ignore", message=".*fork.*", category=DeprecationWarning)
+        with _accepted_warnings():
             iterator = iter(loader)
         yield from iterator
     except RuntimeError as err:
@@ -206,6 +200,16 @@ def _iterate(loader: torch_data.DataLoader) -> Iterator[Batch | _Failure]:
             f"a worker process of the loader died: {err}. Often memory or /dev/shm is full: lower loader.workers or "
             "loader.batch_size, or set loader.workers=0 to see the cause"
         ) from err
+
+
+@contextmanager
+def _accepted_warnings() -> Iterator[None]:
+    with warnings.catch_warnings():
+        # Forking beside other threads is what a DataLoader does; workers touch none of their locks.
+        warnings.filterwarnings("ignore", message=".*fork.*", category=DeprecationWarning)
+        # More workers than cores is the caller's choice.
+        warnings.filterwarnings("ignore", message="This DataLoader will create", category=UserWarning)
+        yield
 
 
 def _start_worker(worker: int) -> None:
