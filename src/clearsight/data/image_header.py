@@ -10,6 +10,7 @@ from typing import BinaryIO
 
 from PIL import ImageFile
 
+from clearsight.data.jpeg_header import HEAD_BYTES, JpegHeader, scan_jpeg
 from clearsight.data.pillow_image import image_error, open_plugin, orientation_of
 from clearsight.errors import DataError
 
@@ -108,7 +109,9 @@ def _unreadable(path: Path, err: OSError) -> DataError:
 def parse_header(
     file: BinaryIO, path: Path, *, max_pixels: int | None
 ) -> tuple[ImageHeader, ImageFile.ImageFile | None]:
-    """The header of an open file, and the lazily opened Pillow image (None for TIFF, which tifffile reads).
+    """The header of an open file, and the lazily opened Pillow image.
+
+    The image is None for TIFF, which tifffile reads, and for plain JPEGs, whose header Pillow need not look at.
 
     Raises:
         DataError: as `read_header`.
@@ -129,7 +132,10 @@ def parse_header(
         from clearsight.data.tiff import tiff_header  # tifffile takes 0.1 s to import
 
         header, image = tiff_header(file, path), None
+    elif kind == "JPEG" and (plain := scan_jpeg(file.read(HEAD_BYTES))) is not None:
+        header, image = _plain_jpeg(plain, file), None
     else:
+        file.seek(0)
         image = open_plugin(file, kind, path)
         header = _pillow_header(image, file, kind, path)
     height, width = header.size
@@ -141,6 +147,19 @@ def parse_header(
             "is meant to be that large, cut it into tiles or call read_image with a higher max_pixels",
         )
     return header, image
+
+
+def _plain_jpeg(found: JpegHeader, file: BinaryIO) -> ImageHeader:
+    turned = found.orientation >= 5
+    return ImageHeader(
+        format="JPEG",
+        size=(found.width, found.height) if turned else (found.height, found.width),
+        orientation=found.orientation,
+        channels=found.components,
+        bits=8,
+        alpha=False,
+        complete=_ENDS["JPEG"](file),
+    )
 
 
 def _pillow_header(image: ImageFile.ImageFile, file: BinaryIO, kind: str, path: Path) -> ImageHeader:
