@@ -70,30 +70,39 @@ def average_precision(matches: Matches, *, weights: Ints | None = None, areas: s
         order = here[np.argsort(-matches.score[here], kind="stable")]
         for area in range(len(hit)):
             objects = weights @ truth[area, :, label]
-            good, bad = hit[area][:, order], ~(hit[area][:, order] | skip[area][:, order])
+            good, counted = hit[area][:, order], ~skip[area][:, order]
             step = max(1, _CHUNK // max(1, good.size))
             for start in range(0, len(weights), step):
                 rows = slice(start, start + step)
                 count = weights[rows][:, matches.image[order]]
-                ap[rows, area, :, label], recall[rows, area, :, label] = _interpolate(good, bad, count, objects[rows])
+                ap[rows, area, :, label], recall[rows, area, :, label] = _interpolate(
+                    good, counted, count, objects[rows]
+                )
     return ApTable(ap, recall)
 
 
-def _interpolate(good: NDArray[np.bool_], bad: NDArray[np.bool_], count: Ints, objects: Ints) -> tuple[Floats, Floats]:
+def _interpolate(
+    good: NDArray[np.bool_], counted: NDArray[np.bool_], count: Ints, objects: Ints
+) -> tuple[Floats, Floats]:
     """`(t, m)` outcomes and `(b, m)` counts to `(b, t)` average precision and recall."""
     thresholds, rows = len(good), len(count)
     undefined = objects == 0
-    if not good.shape[1]:
+    # Precision rises only at hits: the envelope, and where a recall is reached, need no other places.
+    hit = np.flatnonzero(good.any(axis=0))
+    if not len(hit):
         nothing = np.where(undefined, np.nan, 0.0)[:, None].repeat(thresholds, axis=1)
         return nothing, nothing.copy()
-    hits = np.cumsum(count[:, None, :] * good, axis=2)  # b t m
-    falses = np.cumsum(count[:, None, :] * bad, axis=2)
-    precision = hits / (hits + falses + np.spacing(1))
+    hits = np.cumsum(count[:, None, hit] * good[:, hit], axis=2)  # b t hit
+    if (counted == counted[0]).all():  # without ignored objects the same detections count at every threshold
+        seen = np.cumsum(count * counted[0], axis=1)[:, None, hit]
+    else:
+        seen = np.cumsum(count[:, None, :] * counted, axis=2)[..., hit]
+    precision = hits / (seen + np.spacing(1))
     envelope = np.maximum.accumulate(precision[..., ::-1], axis=2)[..., ::-1]
     total = np.where(undefined, 1, objects)
     place = _first_at_recall(hits, total)  # b t 101
-    reached = place < good.shape[1]
-    picked = np.take_along_axis(envelope, np.minimum(place, good.shape[1] - 1), axis=2)
+    reached = place < len(hit)
+    picked = np.take_along_axis(envelope, np.minimum(place, len(hit) - 1), axis=2)
     ap = np.where(reached, picked, 0.0).mean(axis=2)
     recall = hits[..., -1] / total[:, None]
     ap[undefined] = recall[undefined] = np.nan
@@ -101,7 +110,7 @@ def _interpolate(good: NDArray[np.bool_], bad: NDArray[np.bool_], count: Ints, o
 
 
 def _first_at_recall(hits: Ints, total: Ints) -> Ints:
-    """Index of the first detection at which each of the 101 recalls is reached; the number of detections if never."""
+    """Index of the first place at which each of the 101 recalls is reached; the number of places if never."""
     rows, thresholds, width = hits.shape
     need = np.ceil(_RECALLS * total[:, None]).astype(np.int64)  # b 101
     # The fewest hits whose recall, as a float, is at least the level: ceil may be one off either way.
