@@ -10,8 +10,8 @@ every file, to the bit):
 | PNG 256 × 256 and up | 831 | 824 | 957 | 1008 |
 
 So JPEGs are decoded by libjpeg-turbo through simplejpeg, where that is installed, and their headers are read here;
-Pillow decodes them elsewhere, at the speed of its column. PNGs stay with Pillow: torchvision's decoders are 1.15 times as
-fast, and deprecated. TIFF is read by tifffile, which keeps 16 bits and any number of channels.
+Pillow decodes them elsewhere, at the speed of its column. PNGs stay with Pillow: torchvision's decoders are 1.15 times
+as fast, and deprecated. TIFF is read by tifffile, which keeps 16 bits and any number of channels.
 """
 
 from __future__ import annotations
