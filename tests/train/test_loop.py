@@ -139,16 +139,21 @@ def test_early_stop_ends_at_the_epoch(tmp_path, digits):
 class Signal(Observer):
     """Sends the process a signal, as a job scheduler would."""
 
-    def __init__(self, step: int, name: str = "SIGTERM", *, in_checkpoint: bool = False) -> None:
-        self.step, self.number, self.in_checkpoint = step, getattr(signal, name), in_checkpoint
+    def __init__(self, step: int, name: str = "SIGTERM", *, during: type = Stepped) -> None:
+        self.step, self.number, self.during = step, getattr(signal, name), during
+
+    def _send(self, event: Stepped | Evaluated | Checkpointed) -> None:
+        if event.position.step == self.step and isinstance(event, self.during):
+            os.kill(os.getpid(), self.number)
 
     def on_step(self, event: Stepped) -> None:
-        if event.position.step == self.step and not self.in_checkpoint:
-            os.kill(os.getpid(), self.number)
+        self._send(event)
+
+    def on_evaluate(self, event: Evaluated) -> None:
+        self._send(event)
 
     def on_checkpoint(self, event: Checkpointed) -> None:
-        if event.position.step == self.step and self.in_checkpoint:
-            os.kill(os.getpid(), self.number)
+        self._send(event)
 
 
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGINT", "SIGUSR1"])
@@ -163,6 +168,17 @@ def test_a_signal_saves_and_the_run_goes_on_as_if_nothing_had_been(tmp_path, dig
     assert (result.interrupted, result.position.step) == (None, 16)
     assert_same(model_bytes(tmp_path / "whole"), model_bytes(tmp_path / "cut"))
     assert (tmp_path / "whole/metrics.csv").read_bytes() == (tmp_path / "cut/metrics.csv").read_bytes()
+
+
+@pytest.mark.parametrize("during", [Evaluated, Checkpointed])
+def test_a_signal_right_after_an_evaluation_does_not_repeat_it(tmp_path, digits, during):
+    trainer = digits.cpu(epochs=2)
+    digits.train_digits(tmp_path / "whole", trainer)
+    stopped = digits.train_digits(tmp_path / "cut", trainer, observers=[Signal(8, during=during)])
+    assert stopped.interrupted == "SIGTERM"
+    digits.train_digits(tmp_path / "cut", trainer, observers=[Signal(-1)], resume=True)
+    assert (tmp_path / "whole/metrics.csv").read_bytes() == (tmp_path / "cut/metrics.csv").read_bytes()
+    assert_same(model_bytes(tmp_path / "whole"), model_bytes(tmp_path / "cut"))
 
 
 def test_a_signal_during_an_evaluation_breaks_it_off_and_it_is_done_again(tmp_path, digits, monkeypatch):
@@ -371,6 +387,17 @@ def test_an_unknown_metric_and_an_empty_loader(tmp_path, digits, monkeypatch):
     monkeypatch.setattr(digits, "accuracy", lambda model: {"other": 1.0})
     with pytest.raises(ConfigError, match=r"trainer\.monitor: found 'accuracy'.*use one of other"):
         digits.train_digits(tmp_path, digits.cpu(epochs=1))
+
+
+def test_the_smallest_loss_is_the_best(tmp_path, digits, monkeypatch):
+    values = iter([0.4, 0.2, 0.3])
+    monkeypatch.setattr(digits, "accuracy", lambda model: {"loss": next(values)})
+    find = digits.settings
+    monkeypatch.setattr(
+        digits, "settings", lambda trainer, **options: replace(find(trainer, **options), monitor="loss")
+    )
+    result = digits.train_digits(tmp_path, digits.cpu(epochs=3))
+    assert (result.best.score, result.best.epoch) == (-0.2, 2)
 
 
 def test_a_nan_metric_is_never_the_best_once_there_is_a_number(tmp_path, digits, monkeypatch):

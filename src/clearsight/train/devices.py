@@ -71,9 +71,11 @@ def _launched_with() -> tuple[int, int] | None:
     if "TORCHELASTIC_RUN_ID" in env:
         local = int(env["LOCAL_WORLD_SIZE"])
         return local, int(env["WORLD_SIZE"]) // local
-    if "SLURM_PROCID" in env and int(env.get("SLURM_NTASKS", "1")) > 1 and env.get("SLURM_JOB_NAME") != "bash":
-        nodes = int(env.get("SLURM_NNODES", "1"))
-        return int(env["SLURM_NTASKS"]) // nodes, nodes
+    # Set for the tasks that srun starts, and not in the batch script around it, where nobody else would ever join us.
+    tasks = int(env.get("SLURM_STEP_NUM_TASKS", "1"))
+    if tasks > 1:
+        nodes = int(env.get("SLURM_STEP_NUM_NODES", "1"))
+        return tasks // nodes, nodes
     return None
 
 

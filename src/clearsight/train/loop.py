@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
@@ -16,6 +15,7 @@ from torch import nn
 from clearsight.errors import ConfigError
 from clearsight.train.checkpoint import remove_leftovers, save_checkpoint, share_file
 from clearsight.train.devices import repeatable
+from clearsight.train.ending import Ending
 from clearsight.train.folder import RunFolder, write_weights
 from clearsight.train.interrupt import Interrupted, Interruption
 from clearsight.train.losses import LossReader, StepInfo
@@ -31,8 +31,8 @@ if TYPE_CHECKING:
 __all__ = ["FitResult", "fit"]
 
 Evaluate = Callable[[nn.Module], dict[str, float]]
-ASK_EVERY = 16
-"""Steps between agreements of several processes on stopping."""
+LOWER_IS_BETTER = ("loss", "calibration_error")
+"""Metrics of which the smallest is the best."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,11 +116,7 @@ class _Loop:
         scaled = getattr(state.fabric.strategy.precision, "scaler", None) is not None
         evidence = folder.path / f"nonfinite{state.fabric.global_rank or ''}.json"
         self.reader = LossReader(self.observers, evidence, scaled=scaled)
-        self.steps_per_epoch = math.ceil(len(loader) / self.trainer.accumulate)
-        epochs = self.trainer.epochs
-        self.total_steps = self.trainer.steps if epochs is None else epochs * self.steps_per_epoch
-        self.started = time.monotonic() - state.position.elapsed
-        self.asked: str | None = None  # "signal" or "stop", agreed on by all processes
+        self.ending = Ending(state, interruption, len(loader))
         self.saved: tuple[Position, int] | None = None
 
     def run(self) -> FitResult:
@@ -129,27 +125,25 @@ class _Loop:
         self._announce()
         try:
             self._train()
-            reason, failed = self._reason(), False
+            reason, failed = self.ending.reason(), False
         finally:
             self.observers.end(Ended(position=replace(self.state.position), reason=reason, failed=failed))
-        interrupted = self.interruption.signal if self.asked == "signal" else None
-        return FitResult(
-            position=self.state.position, best=self.state.best, reason=reason, interrupted=interrupted or None
-        )
+        interrupted = self.interruption.signal or "SIGTERM" if self.ending.by_signal else None
+        return FitResult(position=self.state.position, best=self.state.best, reason=reason, interrupted=interrupted)
 
     def _train(self) -> None:
         position = self.state.position
-        while not self._is_over():
+        while not self.ending.is_over():
             self._train_epoch()
             self.reader.flush()
-            if self.asked == "signal":
+            if self.ending.by_signal:
                 break
             if position.batch >= len(self.loader):
                 self._close_epoch()
-        if self.asked != "signal" and self.evaluate and self.state.evaluated_step != position.step:
+        if not self.ending.by_signal and self.evaluate and self.state.evaluated_step != position.step:
             self._score()
         self._save()
-        if self.asked != "signal" and self.state.best is None and self.fabric.is_global_zero:
+        if not self.ending.by_signal and self.state.best is None and self.fabric.is_global_zero:
             write_weights(self.folder.weights, self.state.scored_model)
 
     def _train_epoch(self) -> None:
@@ -158,14 +152,14 @@ class _Loop:
         with closing(_generator(self.loader.epoch(position.epoch, start=position.batch))) as batches:
             for group in _groups(batches, trainer.accumulate):
                 self._step(group)
-                if self._is_over() or self.asked == "signal":
+                if self.ending.is_over() or self.ending.by_signal:
                     return
                 if trainer.checkpoint_steps and position.step % trainer.checkpoint_steps == 0:
                     self._save()
 
     def _step(self, group: list[Batch]) -> None:
         state, position = self.state, self.state.position
-        factor = state.schedule.factor(self._progress())
+        factor = state.schedule.factor(self.ending.progress())
         for parameters in state.optimizer.param_groups:
             parameters["lr"] = parameters["initial_lr"] * factor
         measured = self.stepper(group)
@@ -173,7 +167,7 @@ class _Loop:
             state.ema.update(state.model)
         position.batch += len(group)
         position.step += 1
-        self._read_clock()
+        self.ending.read_clock()
         info = StepInfo(
             position=replace(position),
             epoch=position.epoch + 1,
@@ -182,14 +176,15 @@ class _Loop:
             meta=[meta for batch in group for meta in batch.meta],
         )
         self.reader.push(info, measured)
-        self._ask()
+        self.ending.ask()
 
     def _close_epoch(self) -> None:
         """Evaluate when it is due, count the epoch, write a checkpoint."""
         position = self.state.position
-        if self.evaluate and (position.epoch + 1) % self.trainer.eval_every == 0:
+        due = (position.epoch + 1) % self.trainer.eval_every == 0 and self.state.evaluated_step != position.step
+        if self.evaluate and due:
             self._score()
-        if self.asked != "signal":  # a scoring that was broken off is done again after a resume
+        if not self.ending.by_signal:  # a scoring that was broken off is done again after a resume
             position.epoch, position.batch = position.epoch + 1, 0
         self._save()
 
@@ -202,14 +197,14 @@ class _Loop:
             with self.interruption.at_once() if self.fabric.world_size == 1 else ExitStack():
                 metrics = self._call_evaluate(self.evaluate)
         except Interrupted:
-            self.asked = "signal"
+            self.ending.asked = "signal"
             return
         if monitor not in metrics:
             raise ConfigError(
                 f"trainer.monitor: found {monitor!r}, which the evaluation does not give; use one of "
                 f"{', '.join(sorted(metrics))}"
             )
-        score = -metrics[monitor] if monitor.startswith("loss") else metrics[monitor]
+        score = -metrics[monitor] if monitor in LOWER_IS_BETTER else metrics[monitor]
         position = state.position
         is_best = state.best is None or score > state.best.score or math.isnan(state.best.score)
         state.evaluated_step = position.step
@@ -217,13 +212,13 @@ class _Loop:
         epoch = position.epoch + (1 if position.batch else 0)
         if is_best:
             state.best = Best(score=score, metrics=metrics, epoch=epoch, step=position.step)
-        self._read_clock()
+        self.ending.read_clock()
         self.observers.send(
             Evaluated(
                 position=replace(position), epoch=epoch, metrics=metrics, monitor=monitor, score=score, is_best=is_best
             )
         )
-        self._ask(now=True)
+        self.ending.ask(now=True)
 
     def _call_evaluate(self, evaluate: Evaluate) -> dict[str, float]:
         model = self.state.scored_model
@@ -253,55 +248,14 @@ class _Loop:
                 save_checkpoint(self.folder.last, payload)
         self.saved = mark
 
-    # ------------------------------------------------------------------------------------------------ when it ends
-    def _is_over(self) -> bool:
-        position, trainer = self.state.position, self.trainer
-        if self.asked == "stop" or (self.observers.stop is not None and self.fabric.world_size == 1):
-            return True
-        if trainer.minutes is not None:
-            return position.elapsed >= 60 * trainer.minutes
-        return position.step >= (self.total_steps or 0)
-
-    def _progress(self) -> float:
-        """Share of the run that is done: 0 at the first step, 1 at the last."""
-        if self.trainer.minutes is not None:
-            return self.state.position.elapsed / (60 * self.trainer.minutes)
-        return self.state.position.step / max(1, (self.total_steps or 1) - 1)
-
-    def _read_clock(self) -> None:
-        elapsed = time.monotonic() - self.started
-        if self.trainer.minutes is not None and self.fabric.world_size > 1:  # one clock decides for all
-            elapsed = self.fabric.broadcast(elapsed)
-        self.state.position.elapsed = elapsed
-
-    def _ask(self, *, now: bool = False) -> None:
-        """Has a signal come or an observer asked to stop? Several processes agree, so that all stop at one step."""
-        asked = 2 if self.interruption.signal else 1 if self.observers.stop else 0
-        if self.fabric.world_size > 1:
-            at_end = self.state.position.batch >= len(self.loader)
-            if not (now or at_end or self.state.position.step % ASK_EVERY == 0):
-                return
-            flags = torch.zeros(3, device=self.fabric.device)
-            flags[asked] = 1.0
-            found = self.fabric.all_reduce(flags, reduce_op="sum")
-            asked = max(i for i, flag in enumerate(found.tolist()) if flag > 0)  # pyright: ignore[reportAttributeAccessIssue]
-        self.asked = (None, "stop", "signal")[asked]
-
-    def _reason(self) -> str:
-        if self.asked == "signal":
-            return f"{self.interruption.signal or 'a signal to another process'} after step {self.state.position.step}"
-        if self.observers.stop is not None:
-            return self.observers.stop.reason
-        return "all minutes used" if self.trainer.minutes is not None else "all steps done"
-
     def _announce(self) -> None:
         self.observers.send(
             Started(
                 position=replace(self.state.position),
-                total_steps=self.total_steps,
+                total_steps=self.ending.total_steps,
                 total_epochs=self.trainer.epochs,
                 minutes=self.trainer.minutes,
-                steps_per_epoch=self.steps_per_epoch,
+                steps_per_epoch=self.ending.steps_per_epoch,
                 model=self.state.model,
                 folder=self.folder.path,
             )

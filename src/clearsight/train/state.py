@@ -62,7 +62,7 @@ class Settings:
         optimizer: the update rule.
         schedule: the rate over the run.
         trainer: length, precision, averaging, clipping, checkpoints.
-        monitor: metric that picks the best weights; larger is better, unless its name starts with `loss`.
+        monitor: metric that picks the best weights; larger is better, but for those of `loop.LOWER_IS_BETTER`.
         identity: plain values that a checkpoint must share with the run that resumes it, such as the recipe.
     """
 
