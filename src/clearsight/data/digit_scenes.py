@@ -16,7 +16,6 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
-from threadpoolctl import threadpool_limits
 
 from clearsight.data.dataset import Dataset
 from clearsight.data.digit_rendering import Scene, digit_images, draw_scene
@@ -102,8 +101,7 @@ def write_digit_scenes(out: str | Path, *, scenes: int, seed: int, size: tuple[i
             f"{out}: cannot be written ({err}); set CLEARSIGHT_CACHE or data.root to another folder"
         ) from err
     try:
-        with threadpool_limits(1):  # the matrices are tiny: handing them to threads takes longer than multiplying them
-            _write_all(part, scenes=scenes, seed=seed, size=size)
+        _write_all(part, scenes=scenes, seed=seed, size=size)
         write_text(part / "scenes.json", json.dumps(settings, indent=1) + "\n")
         _swap(part, out, settings)
     except OSError as err:
