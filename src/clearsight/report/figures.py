@@ -8,8 +8,8 @@ from typing import Any
 
 __all__ = ["SERIES", "Figure", "axis", "hatched", "named", "series"]
 
-SERIES = 8
-"""Number of line colours that the page defines, `--series-1` and on."""
+SERIES = 7
+"""Number of line colours that the page defines, `--series-1` and on; the hues of `class_color`, in its order."""
 
 _DASHES = ("solid", "dash", "dot", "dashdot")
 
@@ -43,7 +43,7 @@ def named(text: object, *, limit: int = 40) -> str:
 
 def series(index: int) -> tuple[str, str]:
     """Colour and dash of the n-th line: neighbours differ in both, so that colour alone never tells them apart."""
-    return f"var(--series-{index % SERIES + 1})", _DASHES[(index // SERIES + index) % len(_DASHES)]
+    return f"var(--series-{index % SERIES + 1})", _DASHES[index % len(_DASHES)]
 
 
 def axis(title: str, **more: Any) -> dict[str, Any]:

@@ -110,7 +110,7 @@ def draw_label(image: NDArray[np.generic], text: str, *, good: bool | None = Non
     factor = max(1, math.ceil(_LEGIBLE / 2 / max(picture.size)))
     if factor > 1:
         picture = picture.resize((picture.width * factor, picture.height * factor), Image.Resampling.BICUBIC)
-    pen = _pen(picture)
+    pen = _pen(picture)._replace(font=ImageFont.load_default(size=max(12, round(picture.width / 17))))
     height = int(_text_size(pen, "Ag")[1] + 4 * pen.pad)
     band = Image.new("RGB", (picture.width, picture.height + height), _DARK)
     band.paste(picture, (0, 0))

@@ -12,6 +12,11 @@ from clearsight.report.numbers import count, percent, score
 
 __all__ = ["score_figures"]
 
+_PR_DETECTION = "At IoU 0.5. Recall is the share of objects found, precision the share of detections that are right."
+_PR_CLASSIFICATION = (
+    "One class against the rest. Recall is the share of the class's images that are recognised, precision the share of "
+    "answers of the class that are right."
+)
 _SHOWN = 10  # classes whose curve is visible at first
 _NUMBERED = 24  # classes up to which a confusion matrix has numbers in it
 
@@ -20,7 +25,7 @@ def score_figures(scores: Scores) -> list[Figure]:
     """All plots of one split, each where the scores have what it shows."""
     detects = scores.task != "classification"
     figures = [
-        _pr(scores, "At IoU 0.5. " if detects else "One class against the rest. "),
+        _pr(scores, _PR_DETECTION if detects else _PR_CLASSIFICATION),
         _confusion(scores),
         _roc(scores),
         _calibration(scores),
@@ -31,6 +36,11 @@ def score_figures(scores: Scores) -> list[Figure]:
 
 def _unit_axis(title: str) -> dict[str, Any]:
     return axis(title, range=[0, 1.02], dtick=0.2, constrain="domain")
+
+
+def _tall(lines: int) -> dict[str, Any]:
+    """Room for the names of many lines above the plot."""
+    return {"height": min(720, 320 + 24 * math.ceil(lines / 3))} if lines > 3 else {}
 
 
 def _hidden(index: int, total: int) -> dict[str, Any]:
@@ -67,11 +77,15 @@ def _pr(scores: Scores, how: str) -> Figure | None:
     return Figure(
         id="precision-recall",
         title="Precision and recall of each class",
-        help=f"{how}Recall is the share of objects found, precision the share of detections that are right; a lower "
-        f"score threshold lies further right on a line. {ringed}A line that stays near the top right is good; the "
-        "number in the legend is the average precision.",
+        help=f"{how} A lower score threshold lies further right on a line. {ringed}A line that stays near the top "
+        "right is good; the number in the legend is the average precision.",
         data=data,
-        layout={"xaxis": _unit_axis("Recall"), "yaxis": _unit_axis("Precision"), "hovermode": "closest"},
+        layout={
+            "xaxis": _unit_axis("Recall"),
+            "yaxis": _unit_axis("Precision"),
+            "hovermode": "closest",
+            **_tall(len(curves)),
+        },
     )
 
 
@@ -106,6 +120,7 @@ def _confusion(scores: Scores) -> Figure | None:
     ]
     numbered = len(names) <= _NUMBERED
     short = [named(name, limit=16) for name in names]
+    angle = -30 if sum(map(len, short)) > 45 else 0
     heat = {
         "type": "heatmap",
         "x": short,
@@ -138,9 +153,7 @@ def _confusion(scores: Scores) -> Figure | None:
         f"lies on the diagonal.{nothing}",
         data=[heat],
         layout={
-            "xaxis": axis(
-                "Predicted", type="category", showgrid=False, ticks="", tickangle=-30 if len(names) > 6 else 0
-            ),
+            "xaxis": axis("Predicted", type="category", showgrid=False, ticks="", tickangle=angle),
             "yaxis": axis("Truth", type="category", autorange="reversed", showgrid=False, ticks=""),
             "height": max(340, min(900, 150 + 46 * len(names))),
         },
@@ -188,7 +201,11 @@ def _roc(scores: Scores) -> Figure | None:
         help="One class against the rest. The number in the legend is the area under the curve: the chance that an "
         "image of the class scores higher than another. 1 is perfect, 0.5 is guessing (the dotted line).",
         data=data,
-        layout={"xaxis": _unit_axis("False-positive rate"), "yaxis": _unit_axis("True-positive rate")},
+        layout={
+            "xaxis": _unit_axis("False-positive rate"),
+            "yaxis": _unit_axis("True-positive rate"),
+            **_tall(len(curves)),
+        },
     )
 
 
@@ -199,7 +216,7 @@ def _diagonal(name: str) -> dict[str, Any]:
         "x": [0, 1],
         "y": [0, 1],
         "name": name,
-        "line": {"color": "var(--muted)", "dash": "dot", "width": 1},
+        "line": {"color": "var(--muted)", "dash": "dot", "width": 1.5},
         "hoverinfo": "skip",
     }
 
