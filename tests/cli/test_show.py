@@ -1,4 +1,6 @@
 import math
+from dataclasses import replace
+from pathlib import Path
 
 import torch
 
@@ -49,6 +51,21 @@ def test_predictions_are_counted_and_cut(capsys):
     assert "… and 5 more" in out
     show.predictions(predictions(0), None)
     assert "nothing reached the threshold" in capsys.readouterr().out
+
+
+def test_the_demo_hides_no_kind_of_mistake(capsys):
+    mistakes = {"missed": 11, "wrong class": 12, "background": 13, "poor box": 14, "duplicate": 15}
+
+    class Finished:
+        folder, report = Path("runs/demo"), Path("runs/demo/report.html")
+        scores = {"test": replace(SCORES, mistakes=mistakes)}  # noqa: RUF012
+
+    show.demo(Finished())  # pyright: ignore[reportArgumentType]
+    out = capsys.readouterr().out
+    for count in mistakes.values():
+        assert f" {count} " in out
+    assert "7 test images with 4 handwritten digits" in out
+    assert "Easiest: cat; hardest: cat." in out  # dog has no objects: it is neither
 
 
 def test_paths_are_not_broken_when_they_are_long(capsys):

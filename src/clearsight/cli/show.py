@@ -140,13 +140,16 @@ def demo(run: Run) -> None:
     """What the demo found, in plain words."""
     split, found = next(iter(run.scores.items()))
     objects = sum(row["objects"] for row in found.per_class)
-    missed, wrong = found.mistakes.get("missed", 0), found.mistakes.get("wrong class", 0)
-    ranked = sorted(found.per_class, key=lambda row: -math.inf if math.isnan(row["ap_50"]) else row["ap_50"])
+    names = ("missed", "wrong class", "background", "poor box", "duplicate")
+    missed, wrong, invented, loose, twice = (found.mistakes.get(name, 0) for name in names)
+    scored = [row for row in found.per_class if not math.isnan(row["ap_50"])]
+    ranked = [row["class"] for row in sorted(scored, key=lambda row: row["ap_50"])]
+    extremes = f" Easiest: {ranked[-1]}; hardest: {ranked[0]}." if ranked else ""
     say(
         f"\nThe detector looked at {found.images} {split} images with {objects} handwritten digits that it had never "
         f"seen.\nAP50 is {figure(found, 'map_50')}: 1 would be every digit found and read, and nothing else reported.\n"
-        f"At its working threshold it overlooked {missed} digits and read {wrong} as another digit. "
-        f"Easiest: {ranked[-1]['class']}; hardest: {ranked[0]['class']}.\n"
+        f"At its working threshold it overlooked {missed} digits, read {wrong} as another digit, reported {invented} "
+        f"where there is none,\nframed {loose} loosely and {twice} twice.{extremes}\n"
         f"pictures: {run.folder / 'predictions'}\n"
         f"report, opens in any browser: {run.report}"
     )
