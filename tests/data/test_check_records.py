@@ -159,3 +159,9 @@ def test_boxes_are_not_clipped_to_a_wrong_size(tmp_path):
     assert one(seen.findings, "size-mismatch").severity == "warning"
     assert seen.records[0].objects[0].box == (10, 1, 55, 25)
     assert seen.records[0].size == (30, 60)
+
+
+def test_of_three_entries_one_that_differs_makes_all_doubtful():
+    after = check_records(cells(record("x", GOOD), record("x", GOOD), record("x"), record("y", GOOD), classes=("a",)))
+    assert one(after.findings, "duplicate-file-name").severity == "error"
+    assert [r.image.name for r in after.records] == ["y.jpg"]

@@ -64,3 +64,9 @@ def test_objects_without_a_mask():
     assert hole is not None
     assert whole is not None
     assert (hole.sum(), whole.sum()) == (8, 9)
+
+
+def test_a_run_that_goes_on_in_the_next_column():
+    ((_, box, rle),) = split_instances(np.array([[0, 4], [0, 0], [4, 0]], np.uint8))
+    assert box == (0.0, 0.0, 2.0, 3.0)
+    assert rle.counts == (2, 2, 2)

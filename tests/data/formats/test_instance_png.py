@@ -100,3 +100,9 @@ def test_losses_are_told(scene):
     text = " ".join(finding.explanation for finding in loses(got))
     for part in ("only a box (1)", "the crowd flag", "'pose'", "fold 3"):
         assert part in text
+
+
+def test_numbers_that_skip_come_back(scene, tmp_path, same):
+    before = read(scene("a", [[2, 0, 300], [2, 0, 65535]]))
+    write(before, tmp_path / "out")
+    same(before, read(tmp_path / "out"))

@@ -129,6 +129,8 @@ SQUARE = np.array([[2.0, 2.0], [8.0, 2.0], [8.0, 8.0], [2.0, 8.0]])
 def test_there_and_back(item):
     (shape,), group = shapes_of(item, "cat", 5)
     assert shape["label"] == "cat"
+    if item.rle is not None:  # both corners are pixels of the mask, as LabelMe has it
+        assert shape["points"] == [[2, 2], [7, 7]]
     assert group == 5
     back = parse_shape(shape, 0, SIZE, item.where)
     assert back.box == item.box

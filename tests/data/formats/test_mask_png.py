@@ -67,6 +67,10 @@ def test_palette_masks_are_indices_and_255_stays_ignored(scene):
     assert read_class_map(got.records[0]).tolist() == [[0, 255, 0], [0, 0, 255]]
 
 
+def test_palette_masks_of_0_and_255_are_not_binary(scene):
+    assert read(scene("a", [[0, 255, 0], [0, 0, 255]], palette=True)).classes == ("class 0",)
+
+
 def test_one_empty_mask_does_not_hide_that_masks_are_binary(scene):
     scene("a", [[0, 0, 0], [0, 0, 0]])
     got = read(scene("b", [[0, 255, 0], [0, 0, 0]]))
