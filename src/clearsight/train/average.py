@@ -15,8 +15,9 @@ class Ema:
     """Exponential moving average of a model's parameters (Polyak & Juditsky 1992), with a warm-up.
 
     Update number t, counted from 0, is `average ← d·average + (1 − d)·weights` with `d = min(decay, (1 + t) / (10 +
-    t))`, so that the random initial weights are forgotten within the first few dozen steps. Buffers (running statistics
-    of norms, counters) are copied, because they are averages already.
+    t))`, so that the random initial weights are forgotten within the first few dozen steps. Floating-point buffers are
+    averaged alike: the running statistics of a norm describe the features of the last weights, and beside averaged
+    weights, which lag behind, they would be those of another network. Integer buffers (counters) are copied.
 
     Args:
         model: the model whose weights are averaged; it is copied.
@@ -27,18 +28,16 @@ class Ema:
         self.decay = decay
         self.updates = 0
         self.model = copy.deepcopy(model).eval().requires_grad_(requires_grad=False)
-        self._average: list[Tensor] = list(self.model.parameters())
-        self._average_buffers = list(self.model.buffers())
+        self._average, self._counters = _tensors(self.model)
 
     @torch.no_grad()
     def update(self, model: nn.Module) -> None:
         """Take in the model's weights after one optimiser step."""
         decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
-        weights: list[Tensor] = [p.detach() for p in model.parameters()]
+        weights, counters = _tensors(model)
         torch._foreach_lerp_(self._average, weights, 1 - decay)  # pyright: ignore  # one kernel for all tensors
-        buffers = list(model.buffers())
-        if buffers:
-            torch._foreach_copy_(self._average_buffers, buffers)  # pyright: ignore
+        if counters:
+            torch._foreach_copy_(self._counters, counters)  # pyright: ignore
         self.updates += 1
 
     def state_dict(self) -> dict[str, Any]:
@@ -49,3 +48,9 @@ class Ema:
         """Take back what `state_dict` gave."""
         self.model.load_state_dict(state["model"])
         self.updates = state["updates"]
+
+
+def _tensors(model: nn.Module) -> tuple[list[Tensor], list[Tensor]]:
+    """What is averaged and what is copied."""
+    every = [*(p.detach() for p in model.parameters()), *model.buffers()]
+    return [x for x in every if x.is_floating_point()], [x for x in every if not x.is_floating_point()]
