@@ -44,7 +44,6 @@ def test_the_same_seed_gives_the_same_weights_and_leaves_the_streams_alone(small
         ({"data__format": "coco", "data__root": None}, ConfigError, r"data\.root: no path is given"),
         ({"data__val": "validation"}, DataError, "no images in split 'validation'; there are: test"),
         ({"data__val": None, "trainer__early_stop": {"patience": 2}}, ConfigError, r"data\.val: is null"),
-        ({"trainer__precision": "64-true"}, ConfigError, r"trainer\.precision: '64-true'"),
         ({"data__val": None, "schedule__name": "plateau"}, ConfigError, r"data\.val: is null"),
     ],
 )

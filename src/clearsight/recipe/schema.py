@@ -30,10 +30,11 @@ __all__ = [
     "TrainerConfig",
 ]
 
+# Numbers are strict where Python would be generous: `true` is no count, and infinity no length.
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
-Positive = Annotated[float, Field(gt=0.0)]
-Count = Annotated[int, Field(ge=1)]
-Pixels = Annotated[int, Field(ge=8, le=16384)]
+Positive = Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
+Count = Annotated[int, Field(ge=1, strict=True)]
+Pixels = Annotated[int, Field(ge=8, le=16384, strict=True)]
 
 
 class Section(BaseModel):
@@ -296,7 +297,7 @@ class TrainerConfig(Section):
     nodes: Count = 1
     strategy: str = "auto"
     """Lightning Fabric's: `auto`, `ddp`, `fsdp`, …"""
-    precision: Literal["auto", "32-true", "bf16-mixed", "16-mixed", "bf16-true", "64-true"] = "auto"
+    precision: Literal["auto", "32-true", "bf16-mixed", "16-mixed"] = "auto"
     """`auto`: bf16 autocast where the device has it, else 32-bit."""
     channels_last: bool = True
     compile: bool = False

@@ -126,11 +126,6 @@ def compose(recipe: Recipe, fabric: Fabric) -> Parts:
     Raises:
         ClearsightError: the data or the recipe cannot be used; see `read_data`.
     """
-    if recipe.trainer.precision in ("bf16-true", "64-true"):
-        raise ConfigError(
-            f"trainer.precision: {recipe.trainer.precision!r} changes the type of the weights themselves, which these "
-            "models do not support; use auto, bf16-mixed, 16-mixed or 32-true"
-        )
     if recipe.data.val is None and (recipe.trainer.early_stop or recipe.schedule.name == "plateau"):
         raise ConfigError(
             "data.val: is null, but early stopping and the plateau schedule need evaluations; name a split"
