@@ -37,6 +37,15 @@ def test_a_detector_has_curves_confusion_and_sizes(detection_scores):
     assert ring["y"] == [row["precision"]]
 
 
+def test_a_class_keeps_its_colour_when_another_has_no_curve(detection_scores):
+    curves = detection_scores.curves["pr"]
+    empty = {"recall": [], "precision": [], "score": []}
+    scores = Scores(
+        task="detection", classes=("RBC", "WBC"), images=3, curves={"pr": {"RBC": empty, "WBC": curves["WBC"]}}
+    )
+    assert by_id(scores)["precision-recall"].data[0]["line"]["color"] == "var(--series-2)"
+
+
 def test_the_confusion_matrix_shows_counts_and_shares(detection_scores):
     heat = by_id(detection_scores)["confusion"].data[0]
     matrix = detection_scores.confusion

@@ -60,11 +60,12 @@ def test_statistics_have_readable_names():
 
 
 def test_nested_values_become_dotted_names():
-    values = {"git": {"commit": "abc", "dirty": False}, "list": list(range(20)), "none": None, "x": 0.123456}
+    values = {"git": {"commit": "abc", "dirty": False}, "list": list(range(20)), "none": None, "gpu": "", "x": 0.123456}
     assert flat(values) == [
         ("git.commit", "abc"),
         ("git.dirty", "False"),
         ("list", "0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, … (20)"),
         ("none", "–"),
+        ("gpu", "–"),
         ("x", "0.1235"),
     ]

@@ -22,9 +22,10 @@ def data_figures(statistics: Mapping[str, Any]) -> list[Figure]:
             statistics.get("object_sizes"),
             "object-sizes",
             "Sizes of training objects",
-            "Side of a square of the same area (pixels of the file)",
+            "Side of a square of that area (px)",
             "Objects",
-            "The model sees images at the recipe's data.size: objects of only a few pixels there are hard to find.",
+            "In pixels of the file. The model sees images at the recipe's data.size: objects of only a few pixels there "
+            "are hard to find.",
         ),
         _histogram(
             statistics.get("objects_per_image"),

@@ -42,7 +42,7 @@ def readable_on(color: tuple[int, int, int]) -> tuple[int, int, int]:
 
 def edge_of(color: tuple[int, int, int]) -> tuple[int, int, int]:
     """The edge that keeps a thin line of `color` visible on any ground without hiding it."""
-    return (20, 22, 24) if _luminance(color) > 0.35 else (255, 255, 255)
+    return (20, 22, 24) if _luminance(color) > 0.6 else (255, 255, 255)
 
 
 def _luminance(color: tuple[int, int, int]) -> float:

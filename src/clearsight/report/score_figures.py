@@ -54,7 +54,7 @@ def _pr(scores: Scores, how: str) -> Figure | None:
     rows = {row["class"]: row for row in scores.per_class}
     data: list[dict[str, Any]] = []
     for index, (name, curve) in enumerate(curves.items()):
-        color, dash = series(index)
+        color, dash = series(scores.classes.index(name))  # the colour it has everywhere else
         row = rows.get(name, {})
         area = row.get("ap_50", row.get("ap", math.nan))
         data.append(
@@ -182,7 +182,7 @@ def _roc(scores: Scores) -> Figure | None:
     areas = {row["class"]: row.get("auc", math.nan) for row in scores.per_class}
     data: list[dict[str, Any]] = [_diagonal("guessing")]
     for index, (name, curve) in enumerate(curves.items()):
-        color, dash = series(index)
+        color, dash = series(scores.classes.index(name))  # the colour it has everywhere else
         data.append(
             {
                 "type": "scatter",

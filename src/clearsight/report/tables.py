@@ -319,5 +319,5 @@ def flat(values: Mapping[str, Any], *, prefix: str = "") -> list[tuple[str, str]
             texts = [general(v) if isinstance(v, float) else str(v) for v in value[:12]]
             rows.append((name, ", ".join(texts) + (f", … ({len(value)})" if len(value) > 12 else "")))
         else:
-            rows.append((name, DASH if value is None else str(value)))
+            rows.append((name, DASH if value in (None, "") else str(value)))
     return rows
