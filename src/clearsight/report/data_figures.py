@@ -24,7 +24,7 @@ def data_figures(statistics: Mapping[str, Any]) -> list[Figure]:
             "Sizes of training objects",
             "Side of a square of that area (px)",
             "Objects",
-            "In pixels of the file. The model sees images at the recipe's data.size: objects of only a few pixels there "
+            "In pixels of the file. The model sees images at the recipe's data.size: objects of a few pixels there "
             "are hard to find.",
         ),
         _histogram(
