@@ -13,6 +13,7 @@ from torchvision.transforms.v2 import functional as v2
 
 from clearsight.data.geometry import (
     MIN_VISIBLE,
+    Flips,
     Rect,
     drop_hidden,
     fitted_size,
@@ -24,6 +25,7 @@ from clearsight.data.geometry import (
     resize_map,
     wrap_instances,
 )
+from clearsight.data.turning import flip_horizontal, flip_vertical
 from clearsight.ops.masks import mask_to_box, polygons_to_mask
 from clearsight.types import Instances, Sample
 
@@ -100,12 +102,43 @@ def test_place_by_hand(make_sample: MakeSample) -> None:
     assert placed.instances.boxes.canvas_size == (50, 70)
     assert isinstance(placed.image, tv_tensors.Image)
     assert placed.image.shape == (3, 50, 70)
-    colour = mean_colour(sample.image)
+    expected = resize_image(plain(sample.image)[:, 5:25, 10:40], (40, 60))
+    colour = mean_colour(expected)
     outside = torch.ones(50, 70, dtype=torch.bool)
     outside[3:43, 2:62] = False
     assert bool((plain(placed.image)[:, outside] == colour[:, None]).all())
-    expected = resize_image(plain(sample.image)[:, 5:25, 10:40], (40, 60))
     assert torch.equal(plain(placed.image)[:, 3:43, 2:62], expected)
+
+
+@pytest.mark.parametrize("flips", [Flips(horizontal=True), Flips(vertical=True), Flips(horizontal=True, vertical=True)])
+@pytest.mark.parametrize("target", [Rect(0, 0, 48, 64), Rect(3, 5, 27, 37), Rect(0, 0, 96, 128)])
+def test_flipping_on_the_way_is_flipping_first(make_sample: MakeSample, flips: Flips, target: Rect) -> None:
+    sample, canvas = make_sample(), (max(48, target.bottom), max(64, target.right))
+    first = flip_horizontal(sample) if flips.horizontal else sample
+    first = flip_vertical(first) if flips.vertical else first
+    source = Rect(4, 10, 44, 60)
+    mirrored = Rect(4, 4 if flips.horizontal else 10, 44, 54 if flips.horizontal else 60)  # 4 to 44 of 48 mirror alike
+    at_once, one_by_one = place(sample, source, target, canvas, flips=flips), place(first, mirrored, target, canvas)
+    assert float((plain(at_once.image).float() - plain(one_by_one.image).float()).abs().max()) <= 1
+    torch.testing.assert_close(plain(at_once.instances.boxes), plain(one_by_one.instances.boxes), atol=1e-4, rtol=0)
+    assert torch.equal(at_once.instances.labels, one_by_one.instances.labels)
+    differ = (at_once.semantic != one_by_one.semantic).float().mean()
+    assert float(differ) < 0.02  # the value under a centre, where the centre lies on an edge
+
+
+@pytest.mark.parametrize("target", [Rect(0, 0, 24, 32), Rect(0, 0, 96, 128)])
+def test_colours_are_changed_where_there_are_fewer_pixels(make_sample: MakeSample, target: Rect) -> None:
+    seen = []
+
+    def darken(image: torch.Tensor) -> torch.Tensor:
+        seen.append(tuple(image.shape))
+        return image // 2
+
+    sample = make_sample()
+    placed = place(sample, Rect(0, 0, 48, 64), target, (96, 128), recolour=darken)
+    assert seen == [(3, min(48, target.height), min(64, target.width))]
+    plainly = place(sample, Rect(0, 0, 48, 64), target, (96, 128))
+    assert float((plain(placed.image) - plain(plainly.image).float() / 2).abs().max()) <= 1.5
 
 
 def test_maps_are_filled_with_ignored(make_sample: MakeSample) -> None:

@@ -23,8 +23,8 @@ Base = Callable[[int], Sample]
 class Augmenter:
     """Random changes of training samples as a recipe asks for them; draws from torch's CPU generator only.
 
-    Order: copies of small objects, mosaic, flips, turns, zoom, colour; then mixup or CutMix with another image that was
-    changed likewise; then cutout. Mosaic and copies are for tasks with objects, CutMix is for classification.
+    Order: copies of small objects, mosaic, turns, flips with zoom and colour; then mixup or CutMix with another image
+    that was changed likewise; then cutout. Mosaic and copies are for tasks with objects, CutMix is for classification.
 
     Args:
         augment: what to do and how often.

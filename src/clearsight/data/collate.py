@@ -45,18 +45,20 @@ def collate(samples: Sequence[Sample], *, size: tuple[int, int] | None = None) -
 def _stack_images(samples: Sequence[Sample], sizes: Sequence[tuple[int, int]], canvas: tuple[int, int]) -> Tensor:
     first = plain(samples[0].image)
     channels, dtype = first.shape[0], first.dtype
-    batch = _empty((len(samples), *canvas, channels), dtype).permute(0, 3, 1, 2)
-    for row, sample, (height, width) in zip(batch, samples, sizes, strict=True):
+    batch = _empty((len(samples), *canvas, channels), dtype)
+    # Whole rows of bytes: copying (h, w, 3) with its tiny last axis is twenty times as slow.
+    rows = batch.view(len(samples), canvas[0], -1)
+    for row, sample, (height, width) in zip(rows, samples, sizes, strict=True):
         image = plain(sample.image)
         if image.shape[0] != channels or image.dtype != dtype:
             raise ShapeError(
                 f"{sample.meta.path}: {image.shape[0]} channels of {image.dtype} in a batch of {channels} channels of "
                 f"{dtype} (from {samples[0].meta.path}); convert the files to one kind"
             )
-        row[:, :height, :width] = image
-        row[:, height:] = 0
-        row[:, :height, width:] = 0
-    return batch
+        row[:height, : width * channels] = image.permute(1, 2, 0).reshape(height, -1)
+        row[height:] = 0
+        row[:height, width * channels :] = 0
+    return batch.permute(0, 3, 1, 2)
 
 
 def _empty(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -12,7 +13,11 @@ from clearsight.data.geometry import plain
 
 __all__ = ["ColourChange", "change_colour"]
 
-_LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, as transforms v2 has it
+_LUMA = np.array((0.299, 0.587, 0.114))  # ITU-R BT.601, as transforms v2 has it
+_TO_YIQ = np.array((_LUMA, (0.595716, -0.274453, -0.321263), (0.211456, -0.522591, 0.311135)))
+_FROM_YIQ = np.linalg.inv(_TO_YIQ)
+_GREY = np.tile(_LUMA, (3, 1))
+_TOGETHER = 8
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,31 +48,56 @@ def change_colour(image: Tensor, change: ColourChange) -> Tensor:
         change: see `ColourChange`.
 
     Returns:
-        `(c, h, w)` of the same type. Colour images may come back plane by plane in memory.
+        `(c, h, w)` of the same type, channels innermost in memory.
     """
-    image = plain(image)
-    coloured = image.shape[0] == 3
-    luma = torch.tensor(_LUMA) if coloured else torch.full((image.shape[0],), 1 / image.shape[0])
-    grey = float(image[:, ::4, ::4].to(torch.float32).mean(dim=(1, 2)) @ luma)
+    pixels = plain(image).permute(1, 2, 0)
+    coloured = pixels.shape[2] == 3
+    shift = 0.0
+    if change.contrast != 1:
+        luma = _LUMA if coloured else np.full(pixels.shape[2], 1 / pixels.shape[2])
+        mean = pixels[::4, ::4].to(torch.float32).mean(dim=(0, 1)).numpy()
+        shift = change.brightness * (1 - change.contrast) * float(mean @ luma)
     gain = change.brightness * change.contrast
-    shift = change.brightness * (1 - change.contrast) * grey
-    if not coloured or (change.saturation == 1 and change.hue == 0):
-        return _to_pixels(image.to(torch.float32).mul_(gain).add_(shift), image.dtype)
-    # Greys are left alone by saturation and hue, so the shift of the contrast passes through them unchanged.
-    matrix = gain * (_turn(change.hue) @ (change.saturation * torch.eye(3) + (1 - change.saturation) * luma))
-    planes = image.contiguous().to(torch.float32).view(3, -1)
-    return _to_pixels(torch.addmm(torch.full((3, 1), shift), matrix, planes), image.dtype).view(image.shape)
+    values = pixels.to(torch.float32, memory_format=torch.contiguous_format)
+    if coloured and (change.saturation != 1 or change.hue != 0):
+        # Greys are left alone by saturation and hue, so the shift of the contrast passes through them unchanged.
+        towards_grey = change.saturation * np.eye(3) + (1 - change.saturation) * _GREY
+        values = _mix_channels(values, gain * (_turn(change.hue) @ towards_grey), shift)
+    else:
+        values = values.mul_(gain).add_(shift)
+    return _to_pixels(values, image.dtype).permute(2, 0, 1)
+
+
+def _mix_channels(values: Tensor, matrix: np.ndarray, shift: float) -> Tensor:
+    """Each pixel of `(h, w, 3)` times a matrix, plus a shift.
+
+    Eight pixels at a time by a block-diagonal matrix: a product with 24 columns is five times as fast as one with 3.
+    """
+    flat = values.view(-1)
+    block = torch.from_numpy(_block_diagonal(matrix.T))
+    end = len(flat) // len(block) * len(block)
+    result = torch.empty_like(flat)
+    added = torch.full((len(block),), shift)
+    torch.addmm(added, flat[:end].view(-1, len(block)), block, out=result[:end].view(-1, len(block)))
+    if end < len(flat):
+        result[end:].view(-1, 3).copy_(torch.addmm(added[:3], flat[end:].view(-1, 3), block[:3, :3]))
+    return result.view(values.shape)
+
+
+def _block_diagonal(matrix: np.ndarray) -> np.ndarray:
+    blocks = np.zeros((_TOGETHER, 3, _TOGETHER, 3), dtype=np.float32)
+    number = np.arange(_TOGETHER)
+    blocks[number, :, number] = matrix
+    return blocks.reshape(3 * _TOGETHER, 3 * _TOGETHER)
 
 
 def _to_pixels(values: Tensor, dtype: torch.dtype) -> Tensor:
-    """Rounded and clipped; through a signed integer, which converts five times as fast as straight to uint8."""
+    """Rounded and clipped; through a signed integer, which converts several times as fast as straight to uint8."""
     top, between = (255, torch.int16) if dtype == torch.uint8 else (65535, torch.int32)
     return values.add_(0.5).clamp_(0, top).to(between).to(dtype)
 
 
-def _turn(hue: float) -> Tensor:
+def _turn(hue: float) -> np.ndarray:
     """The `(3, 3)` turn of RGB by `hue` turns about the grey axis, luma kept: from RGB to YIQ, a rotation, and back."""
-    yiq = torch.tensor((_LUMA, (0.595716, -0.274453, -0.321263), (0.211456, -0.522591, 0.311135)), dtype=torch.float64)
     cos, sin = math.cos(2 * math.pi * hue), math.sin(2 * math.pi * hue)
-    rotation = torch.tensor(((1, 0, 0), (0, cos, -sin), (0, sin, cos)), dtype=torch.float64)
-    return (torch.linalg.inv(yiq) @ rotation @ yiq).to(torch.float32)
+    return _FROM_YIQ @ np.array(((1, 0, 0), (0, cos, -sin), (0, sin, cos))) @ _TO_YIQ

@@ -5,9 +5,11 @@ Coordinates name pixel corners: an image of width w spans 0 to w.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Literal, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -19,6 +21,8 @@ __all__ = [
     "IGNORED",
     "MIN_SIDE",
     "MIN_VISIBLE",
+    "NO_FLIPS",
+    "Flips",
     "Rect",
     "drop_hidden",
     "fitted_size",
@@ -37,6 +41,16 @@ MIN_SIDE = 2.0
 """Shorter side, in pixels, below which what is left of a cut object is dropped."""
 IGNORED = 255
 """Value of a semantic map where nothing is known."""
+
+
+class Flips(NamedTuple):
+    """Which way an image is mirrored."""
+
+    horizontal: bool = False
+    vertical: bool = False
+
+
+NO_FLIPS = Flips()
 
 
 class Rect(NamedTuple):
@@ -117,46 +131,88 @@ def mean_colour(image: Tensor) -> Tensor:
     return sample.mean(dim=(1, 2)).round_().to(torch.int32).to(image.dtype)
 
 
-def place(sample: Sample, source: Rect, target: Rect, canvas: tuple[int, int]) -> Sample:
+def place(
+    sample: Sample,
+    source: Rect,
+    target: Rect,
+    canvas: tuple[int, int],
+    *,
+    flips: Flips = NO_FLIPS,
+    recolour: Callable[[Tensor], Tensor] | None = None,
+) -> Sample:
     """Show the part `source` of a sample at `target` on a canvas, everything in step, in one resampling.
 
-    The rest of the canvas has the image's mean colour, no objects, and 255 in the semantic map. Objects are clipped to
-    `target`; those of which too little is left are dropped (`MIN_VISIBLE`, `MIN_SIDE`).
+    The rest of the canvas has the part's mean colour, no objects, and 255 in the semantic map. Objects are clipped to
+    `target`; those of which too little is left are dropped (`MIN_VISIBLE`, `MIN_SIDE`); where nothing moves, all stay.
 
     Args:
         sample: any sample.
         source: part of the image, inside it.
         target: where that part goes, inside the canvas.
         canvas: `(height, width)` of the result.
+        flips: mirror the part on the way.
+        recolour: change of its colours, `(c, h, w)` to the same; made where there are fewer pixels.
     """
-    whole = target == (0, 0, *canvas)
-    image = plain(sample.image)
-    part = image[:, source.top : source.bottom, source.left : source.right]
-    part = resize_image(part, (target.height, target.width))
-    if not whole:
-        part = _paste(part, target, canvas, mean_colour(image))
+    part = _place_image(plain(sample.image), source, target, flips=flips, recolour=recolour)
+    if target != (0, 0, *canvas):
+        part = _paste(part, target, canvas, mean_colour(part))
     semantic = sample.semantic
     if semantic is not None:
-        semantic = _place_map(plain(semantic)[None], source, target, canvas, fill=IGNORED)[0]
-        semantic = tv_tensors.Mask(semantic)
+        maps = _place_map(plain(semantic)[None], source, target, canvas, flips=flips, fill=IGNORED)
+        semantic = tv_tensors.Mask(maps[0])
     instances = sample.instances
     if instances is not None:
-        instances = _place_instances(instances, source, target, canvas)
+        moved = _place_instances(instances, source, target, canvas, flips=flips)
+        old = (int(sample.image.shape[-2]), int(sample.image.shape[-1]))
+        kept = source == target == (0, 0, *old) and canvas == old
+        instances = wrap_instances(moved, canvas) if kept else drop_hidden(moved, target, canvas)
     return replace(sample, image=tv_tensors.Image(part), instances=instances, semantic=semantic)
 
 
-def _paste(part: Tensor, target: Rect, canvas: tuple[int, int], fill: Tensor | int) -> Tensor:
+def _place_image(
+    image: Tensor,
+    source: Rect,
+    target: Rect,
+    *,
+    flips: Flips,
+    recolour: Callable[[Tensor], Tensor] | None,
+) -> Tensor:
+    part = image[:, source.top : source.bottom, source.left : source.right]
+    size = (target.height, target.width)
+    grows = target.height * target.width > source.height * source.width
+    if not grows:
+        part = resize_image(part, size)
+    part = _flip(part, flips)
+    if recolour is not None:
+        part = recolour(part)
+    return resize_image(part, size) if grows else part
+
+
+def _flip(pixels: Tensor, flips: Flips) -> Tensor:
+    """`(n, h, w)` mirrored."""
+    axes = [axis for axis, wanted in ((2, flips.horizontal), (1, flips.vertical)) if wanted]
+    if not axes:
+        return pixels
+    # torch moves int16, but hardly anything of uint16.
+    bits = pixels.view(torch.int16) if pixels.dtype == torch.uint16 else pixels
+    return bits.flip(axes).view(pixels.dtype)
+
+
+def _paste(part: Tensor, target: Rect, canvas: tuple[int, int], colour: Tensor) -> Tensor:
     """`part` (c, h, w) at `target` on a canvas of one colour, channels innermost."""
-    result = torch.empty((*canvas, part.shape[0]), dtype=part.dtype)
-    result[:] = fill
-    result = result.permute(2, 0, 1)
-    result[:, target.top : target.bottom, target.left : target.right] = part
-    return result
+    channels = part.shape[0]
+    # Whole rows of bytes: copying (h, w, 3) with its tiny last axis is twenty times as slow.
+    rows = torch.empty((canvas[0], canvas[1] * channels), dtype=part.dtype)
+    rows[:] = colour.repeat(canvas[1])
+    columns = slice(target.left * channels, target.right * channels)
+    rows[target.top : target.bottom, columns] = part.permute(1, 2, 0).reshape(target.height, -1)
+    return rows.view(*canvas, channels).permute(2, 0, 1)
 
 
-def _place_map(maps: Tensor, source: Rect, target: Rect, canvas: tuple[int, int], *, fill: int) -> Tensor:
+def _place_map(maps: Tensor, source: Rect, target: Rect, canvas: tuple[int, int], *, flips: Flips, fill: int) -> Tensor:
     """`(n, h, w)` maps, nearest pixel."""
-    part = resize_map(maps[:, source.top : source.bottom, source.left : source.right], (target.height, target.width))
+    part = maps[:, source.top : source.bottom, source.left : source.right]
+    part = _flip(resize_map(part, (target.height, target.width)), flips)
     if target == (0, 0, *canvas):
         return part
     result = part.new_full((len(part), *canvas), fill)
@@ -177,18 +233,27 @@ def _nearest(old: int, new: int) -> Tensor:
     return ((torch.arange(new, dtype=torch.float64) + 0.5) * (old / new)).floor_().to(torch.int64).clamp_(max=old - 1)
 
 
-def _place_instances(instances: Instances, source: Rect, target: Rect, canvas: tuple[int, int]) -> Instances:
-    scale = (target.width / source.width, target.height / source.height)
-    factor = torch.tensor(scale)
-    shift = torch.tensor((target.left - source.left * scale[0], target.top - source.top * scale[1]))
-    boxes = torch.addcmul(shift.repeat(2), plain(instances.boxes), factor.repeat(2))
+def _place_instances(
+    instances: Instances, source: Rect, target: Rect, canvas: tuple[int, int], *, flips: Flips
+) -> Instances:
+    """Boxes and contours by one scale and shift, masks by `_place_map`; nothing is clipped yet."""
+    factor = np.array((target.width / source.width, target.height / source.height))
+    start = np.array((source.left, source.top), dtype=np.float64)
+    if flips.horizontal:
+        factor[0], start[0] = -factor[0], source.right
+    if flips.vertical:
+        factor[1], start[1] = -factor[1], source.bottom
+    shift = (np.array((target.left, target.top)) - start * factor).astype(np.float32)
+    factor = factor.astype(np.float32)
+    # NumPy for what is as small as boxes: a call of torch's costs several times as much.
+    ends = plain(instances.boxes).numpy().reshape(-1, 2, 2) * factor + shift
+    boxes = np.concatenate((ends.min(axis=1), ends.max(axis=1)), axis=1)
     masks, contours = instances.masks, instances.contours
     if masks is not None:
-        masks = _place_map(plain(masks), source, target, canvas, fill=0)
+        masks = _place_map(plain(masks), source, target, canvas, flips=flips, fill=0)
     if contours is not None:
-        contours = torch.addcmul(shift, plain(contours), factor)
-    moved = replace(instances, boxes=boxes, masks=masks, contours=contours)
-    return drop_hidden(moved, target, canvas)
+        contours = torch.from_numpy(plain(contours).numpy() * factor + shift)
+    return replace(instances, boxes=torch.from_numpy(boxes), masks=masks, contours=contours)
 
 
 def drop_hidden(instances: Instances, window: Rect, canvas: tuple[int, int]) -> Instances:
@@ -202,22 +267,22 @@ def drop_hidden(instances: Instances, window: Rect, canvas: tuple[int, int]) -> 
         window: what is visible.
         canvas: `(height, width)` of the image that the objects belong to.
     """
-    boxes = plain(instances.boxes)
-    low = torch.tensor((window.left, window.top), dtype=boxes.dtype)
-    high = torch.tensor((window.right, window.bottom), dtype=boxes.dtype)
-    clipped = torch.minimum(torch.maximum(boxes.view(-1, 2, 2), low), high).view(-1, 4)
-    cut = (clipped != boxes).any(dim=1)
+    boxes = plain(instances.boxes).numpy()
+    low = np.array((window.left, window.top), dtype=boxes.dtype)
+    high = np.array((window.right, window.bottom), dtype=boxes.dtype)
+    clipped = np.minimum(np.maximum(boxes.reshape(-1, 2, 2), low), high).reshape(-1, 4)
     sides, full = clipped[:, 2:] - clipped[:, :2], boxes[:, 2:] - boxes[:, :2]
-    keep = (sides.prod(dim=1) >= MIN_VISIBLE * full.prod(dim=1)) & (sides.amin(dim=1) >= MIN_SIDE)
+    keep = sides[:, 0] * sides[:, 1] >= MIN_VISIBLE * full[:, 0] * full[:, 1]
+    keep &= np.minimum(sides[:, 0], sides[:, 1]) >= MIN_SIDE
     contours = instances.contours
     if contours is not None:
-        contours = torch.minimum(torch.maximum(plain(contours), low), high)
+        contours = torch.from_numpy(np.minimum(np.maximum(plain(contours).numpy(), low), high))
     if instances.masks is not None:
-        tight = mask_boxes(plain(instances.masks))
+        tight = mask_boxes(plain(instances.masks)).numpy()
         keep &= tight[:, 2] > tight[:, 0]
-        clipped = torch.where(cut[:, None], tight, clipped)
-    result = replace(instances, boxes=clipped, contours=contours)
-    return wrap_instances(result if bool(keep.all()) else result.select(keep), canvas)
+        clipped = np.where((clipped != boxes).any(axis=1, keepdims=True), tight, clipped)
+    result = replace(instances, boxes=torch.from_numpy(clipped), contours=contours)
+    return wrap_instances(result if keep.all() else result.select(torch.from_numpy(keep)), canvas)
 
 
 def mask_boxes(masks: Tensor) -> Tensor:

@@ -9,26 +9,27 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Literal
 
 import torch
+from torch import Tensor
 from torchvision import tv_tensors
 
 from clearsight.data.colour import ColourChange, change_colour
-from clearsight.data.geometry import Rect, drop_hidden, fitted_size, place
-from clearsight.data.turning import flip_horizontal, flip_vertical, rotate, rotate90
+from clearsight.data.geometry import Flips, Rect, drop_hidden, fitted_size, place
+from clearsight.data.turning import rotate, rotate90
 from clearsight.recipe.schema import AugmentConfig, DataConfig
 from clearsight.types import Sample
 
-__all__ = ["Transform", "apply_v2", "build_transforms", "resize_to"]
+__all__ = ["RandomView", "Transform", "apply_v2", "build_transforms", "resize_to"]
 
 Transform = Callable[[Sample], Sample]
 
 
 def build_transforms(augment: AugmentConfig, data: DataConfig, *, train: bool) -> Transform:
-    """The changes of single samples that a recipe switches on, in a fixed order: flips, turns, zoom, colour.
+    """The changes of single samples that a recipe switches on, in a fixed order: turns; flips, zoom and colour at once.
 
     Args:
         augment: values of 0 (None for `zoom`) switch a change off, and it then draws nothing.
@@ -47,21 +48,23 @@ def build_transforms(augment: AugmentConfig, data: DataConfig, *, train: bool) -
 
 def _steps(augment: AugmentConfig, data: DataConfig) -> list[Transform]:
     steps: list[Transform] = []
-    if augment.flip_horizontal:
-        steps.append(partial(_maybe, flip_horizontal, augment.flip_horizontal))
-    if augment.flip_vertical:
-        steps.append(partial(_maybe, flip_vertical, augment.flip_vertical))
     if augment.rotate90:
         steps.append(partial(_maybe, _random_quarter_turn, augment.rotate90))
     if augment.rotate:
         steps.append(partial(_random_turn, augment.rotate))
-    if augment.zoom is not None and augment.zoom_probability:
-        steps.append(partial(_maybe, partial(_random_zoom, augment.zoom), augment.zoom_probability))
-    colour = (augment.brightness, augment.contrast)
-    colour += (augment.saturation, augment.hue) if data.channels == 3 else (0.0, 0.0)
-    if any(colour):
-        steps.append(partial(_random_colour, colour))
+    view = RandomView(
+        flips=(augment.flip_horizontal, augment.flip_vertical),
+        zoom=augment.zoom if augment.zoom_probability else None,
+        zoom_probability=augment.zoom_probability,
+        colour=(augment.brightness, augment.contrast, *_hues(augment, data.channels)),
+    )
+    if view.zoom or any(view.flips) or any(view.colour):
+        steps.append(view)
     return steps
+
+
+def _hues(augment: AugmentConfig, channels: int) -> tuple[float, float]:
+    return (augment.saturation, augment.hue) if channels == 3 else (0.0, 0.0)
 
 
 def resize_to(sample: Sample, size: tuple[int, int], fit: Literal["letterbox", "stretch"]) -> Sample:
@@ -119,24 +122,54 @@ def _random_turn(largest: float, sample: Sample) -> Sample:
     return rotate(sample, (2 * float(torch.rand(())) - 1) * largest)
 
 
-def _random_zoom(scales: tuple[float, float], sample: Sample) -> Sample:
-    """A scale drawn evenly in its logarithm; above 1 a window is enlarged, below 1 the image shrinks on its canvas."""
-    height, width = (int(side) for side in sample.image.shape[-2:])
-    share, down, right = torch.rand(3).tolist()
-    low, high = (math.log(value) for value in scales)
-    scale = math.exp(low + share * (high - low))
-    inner = (max(1, round(height / scale)), max(1, round(width / scale)))
-    if scale < 1:
-        inner = (max(1, round(height * scale)), max(1, round(width * scale)))
-    top, left = int(down * (height - inner[0] + 1)), int(right * (width - inner[1] + 1))
-    window, whole = Rect(top, left, top + inner[0], left + inner[1]), Rect(0, 0, height, width)
-    source, target = (window, whole) if scale >= 1 else (whole, window)
-    return place(sample, source, target, (height, width))
+@dataclass(frozen=True, kw_only=True)
+class RandomView:
+    """Flips, zoom and colour in one pass over the pixels: the hot path of training.
 
+    Args:
+        flips: probabilities, horizontal and vertical.
+        zoom: range of the scale, drawn evenly in its logarithm; above 1 a window is enlarged, below 1 the image shrinks
+            on its canvas.
+        zoom_probability: how often there is one.
+        colour: largest relative change of brightness, contrast and saturation, and largest turn of the hue.
+    """
 
-def _random_colour(largest: tuple[float, float, float, float], sample: Sample) -> Sample:
-    brightness, contrast, saturation, hue = (
-        limit * value for limit, value in zip(largest, (2 * torch.rand(4) - 1).tolist(), strict=True)
-    )
-    change = ColourChange(brightness=1 + brightness, contrast=1 + contrast, saturation=1 + saturation, hue=hue)
-    return replace(sample, image=tv_tensors.Image(change_colour(sample.image, change)))
+    flips: tuple[float, float] = (0.0, 0.0)
+    zoom: tuple[float, float] | None = None
+    zoom_probability: float = 1.0
+    colour: tuple[float, float, float, float] = (0.0, 0.0, 0.0, 0.0)
+
+    def __call__(self, sample: Sample) -> Sample:
+        """A random view of a sample; the same object where nothing was drawn."""
+        size = (int(sample.image.shape[-2]), int(sample.image.shape[-1]))
+        whole = Rect(0, 0, *size)
+        flips = Flips(*(probability > 0 and float(torch.rand(())) < probability for probability in self.flips))
+        source, target = self._window(size)
+        recolour = self._recolour()
+        if not any(flips) and recolour is None and source == target == whole:
+            return sample
+        return place(sample, source, target, size, flips=flips, recolour=recolour)
+
+    def _window(self, size: tuple[int, int]) -> tuple[Rect, Rect]:
+        """What is seen of an image, and where on its canvas."""
+        whole = Rect(0, 0, *size)
+        if self.zoom is None or float(torch.rand(())) >= self.zoom_probability:
+            return whole, whole
+        share, down, right = torch.rand(3).tolist()
+        low, high = (math.log(value) for value in self.zoom)
+        scale = math.exp(low + share * (high - low))
+        ratio = 1 / scale if scale >= 1 else scale
+        height, width = (max(1, round(side * ratio)) for side in size)
+        top, left = int(down * (size[0] - height + 1)), int(right * (size[1] - width + 1))
+        inner = Rect(top, left, top + height, left + width)
+        return (inner, whole) if scale >= 1 else (whole, inner)
+
+    def _recolour(self) -> Callable[[Tensor], Tensor] | None:
+        if not any(self.colour):
+            return None
+        changes = (2 * torch.rand(4) - 1).tolist()
+        brightness, contrast, saturation, hue = (
+            limit * value for limit, value in zip(self.colour, changes, strict=True)
+        )
+        change = ColourChange(brightness=1 + brightness, contrast=1 + contrast, saturation=1 + saturation, hue=hue)
+        return partial(change_colour, change=change)
