@@ -43,6 +43,25 @@ def test_many_groups_do_not_cost_precision() -> None:
     assert batched_nms(pair, torch.tensor([0.9, 0.8]), groups, iou=0.59).tolist() == [0]
 
 
+@pytest.mark.parametrize("count", [100, 1000])  # one call, and several
+def test_equal_scores_keep_their_order(count: int) -> None:
+    boxes, _, group = scene(count, 30)
+    scores = torch.randint(4, (count,)).float()
+    kept = batched_nms(boxes, scores, group, iou=0.5)
+    for value in range(4):
+        same = kept[scores[kept] == value].tolist()
+        assert same == sorted(same)
+    assert kept.tolist() == sorted(kept.tolist(), key=lambda i: -scores[i].item())
+    alone = torch.cat(
+        [one.nonzero().squeeze(1)[kept_of(boxes, scores, one)] for one in (group == g for g in range(30))]
+    )
+    assert sorted(kept.tolist()) == sorted(alone.tolist())
+
+
+def kept_of(boxes: Tensor, scores: Tensor, mask: Tensor) -> Tensor:
+    return torchvision.ops.nms(boxes[mask], scores[mask], 0.5)
+
+
 def test_negative_corners_stay_apart() -> None:
     boxes = torch.tensor([[-90.0, -90.0, 10.0, 10.0], [-90.0, -90.0, 10.0, 10.0]])
     assert batched_nms(boxes, torch.tensor([0.1, 0.2]), torch.tensor([0, 1]), iou=0.0).tolist() == [1, 0]

@@ -61,12 +61,12 @@ def box_iou(a: Tensor, b: Tensor) -> Tensor:
     """
     _require_boxes(a, "a")
     _require_boxes(b, "b")
-    # one axis at a time: an (n, m, 2) intermediate costs twice the memory of the result
-    width = (torch.min(a[:, None, 2], b[:, 2]) - torch.max(a[:, None, 0], b[:, 0])).clamp_(min=0)
-    height = (torch.min(a[:, None, 3], b[:, 3]) - torch.max(a[:, None, 1], b[:, 1])).clamp_(min=0)
+    # One axis at a time and in place: of the many passes over (n, m), few need fresh memory.
+    width = torch.min(a[:, None, 2], b[:, 2]).sub_(torch.max(a[:, None, 0], b[:, 0])).clamp_(min=0)
+    height = torch.min(a[:, None, 3], b[:, 3]).sub_(torch.max(a[:, None, 1], b[:, 1])).clamp_(min=0)
     intersection = width * height
-    union = box_area(a)[:, None] + box_area(b) - intersection
-    return torch.where(union > 0, intersection / union.clamp(min=torch.finfo(union.dtype).tiny), 0.0)
+    union = (box_area(a)[:, None] + box_area(b)).sub_(intersection)
+    return intersection / union.clamp_(min=torch.finfo(union.dtype).tiny)  # no union, no intersection: 0
 
 
 def paired_iou(a: Tensor, b: Tensor) -> Tensor:
