@@ -242,3 +242,13 @@ def test_random_damage_never_gives_another_error(tmp_path, noise, suffix):
         except DataError:
             refused += 1
     assert refused > 5
+
+
+def test_a_png_with_damaged_pixels_is_an_error_and_not_a_black_image(tmp_path, noise):
+    path = tmp_path / "damaged.png"
+    Image.fromarray(noise).save(path)
+    data = bytearray(path.read_bytes())
+    data[data.index(b"IDAT") + 4] ^= 0xFF  # the first byte of the compressed pixels
+    path.write_bytes(bytes(data))
+    with pytest.raises(DataError, match="damaged"):
+        read_image(path)

@@ -100,3 +100,13 @@ def test_scenes_of_digits_have_all_kinds(digit_scenes: Dataset) -> None:
         for mask, label in zip(masks, instances.labels.tolist(), strict=True):
             drawn[mask] = label + 1
         assert torch.equal(drawn, plain(semantic))
+
+
+@pytest.mark.real
+def test_black_and_white_masks_are_two_classes(shared_data: Path) -> None:
+    from clearsight.data.read import read_dataset
+
+    record = read_dataset(shared_data / "membrane", format="mask_png").records[0]
+    found = read_semantic(record, (512, 512))
+    assert found is not None
+    assert set(found.unique().tolist()) == {0, 1}  # 255 in the file is the second class, not an ignored pixel

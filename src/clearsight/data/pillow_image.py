@@ -68,9 +68,13 @@ def open_plugin(file: BinaryIO, kind: str, path: Path) -> ImageFile.ImageFile:
 
 
 def orientation_of(image: Image.Image) -> int:
-    """EXIF orientation 1–8; 1 where there is none or it is not one of those."""
+    """EXIF orientation 1–8; 1 where there is none or it is not one of those. Nothing is decoded.
+
+    A PNG may carry its EXIF chunk behind its pixels; such a late chunk is not looked for.
+    """
     try:
-        turn = image.getexif().get(ExifTags.Base.Orientation, 1)
+        # The base class's method: PNG's own decodes the pixels first, and what fails then would be lost here.
+        turn = Image.Image.getexif(image).get(ExifTags.Base.Orientation, 1)
     except PILLOW_ERRORS:  # a damaged EXIF block is no reason to lose the image
         return 1
     return turn if isinstance(turn, int) and 1 <= turn <= 8 else 1

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torchvision import tv_tensors
 
-from clearsight.data.decode import read_index_map
+from clearsight.data.class_map import read_class_map
 from clearsight.data.geometry import resize_map, wrap_instances
 from clearsight.ops.masks import mask_to_polygons, polygons_to_mask, rle_to_mask
 from clearsight.types import Instances, Object, Record, Task
@@ -108,5 +108,5 @@ def read_semantic(record: Record, size: tuple[int, int]) -> Tensor | None:
     """The semantic map of a record, `(h, w)` int64 at `size`, nearest pixel; None where it has none."""
     if record.semantic is None:
         return None
-    values = read_index_map(record.semantic).astype(np.int64)
+    values = read_class_map(record).astype(np.int64)
     return tv_tensors.Mask(resize_map(torch.from_numpy(values)[None], size)[0])
