@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -97,7 +98,9 @@ def _sizes(records: Iterable[Record]) -> dict[str, int]:
 
 
 def _worst(records: Sequence[Record], scores: Scores, predictions: Sequence[Any], threshold: float) -> list[Picture]:
-    """The worst images with predictions and truth drawn."""
+    """The worst images with predictions and truth drawn, from the score that their captions count from."""
+    counted = float(scores.settings.get("threshold", math.nan))
+    threshold = counted if math.isfinite(counted) else threshold
     pictures: list[Picture] = []
     for entry in scores.worst[:WORST]:
         record, found = records[entry["image"]], predictions[entry["image"]]
