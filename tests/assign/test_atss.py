@@ -84,3 +84,14 @@ def test_more_candidates_than_locations(points: Points, make_targets: Callable[.
     targets = make_targets(2)
     found = Atss(candidates=10_000)(points, targets, images=1)
     assert set(zip(found.object.tolist(), found.point.tolist(), strict=True)) == one_by_one(points, targets, 10_000)
+
+
+@pytest.mark.parametrize(("second", "positive"), [(5.0, [0]), (7.2, [])])
+def test_the_threshold_by_hand(second: float, positive: list[int]) -> None:
+    """Overlaps 0.8, second / 10, 0, 0: the threshold is 0.720 for 0.5 and 0.820 for 0.72 (0.761 if it were biased)."""
+    xy = torch.tensor([[5.0, 5.0], [4.0, 5.0], [6.0, 5.0], [5.0, 4.0]])
+    far = [50.0, 50.0, 60.0, 60.0]
+    boxes = torch.tensor([[0.0, 0.0, 10.0, 8.0], [0.0, 0.0, 10.0, second], far, far])
+    points = Points(xy, torch.full((4,), 8.0), torch.zeros(4, dtype=torch.int64), boxes)
+    targets = Targets(boxes=torch.tensor([[0.0, 0.0, 10.0, 10.0]]), labels=torch.tensor([0]), image=torch.tensor([0]))
+    assert Atss(candidates=4)(points, targets, images=1).point.tolist() == positive
