@@ -10,10 +10,10 @@ import torch
 from torchvision import tv_tensors
 
 from clearsight.data.dataset import Dataset
-from clearsight.data.decode import read_image
 from clearsight.data.formats import voc
 from clearsight.data.geometry import plain
-from clearsight.data.samples import SampleSet, prepare_image
+from clearsight.data.prepare import load_image
+from clearsight.data.samples import SampleSet
 from clearsight.errors import DataError
 from clearsight.recipe.schema import AugmentConfig, DataConfig
 from clearsight.types import Record, Sample
@@ -153,8 +153,9 @@ def test_prediction_prepares_images_as_training_does(shared_data: Path) -> None:
     data = DataConfig(size=(320, 320))
     samples = SampleSet(dataset, data=data)
     for index in (0, 40):
-        array = read_image(dataset.records[index].image, channels=3)
-        assert torch.equal(prepare_image(array, data), plain(samples[index].image))
+        image, size = load_image(dataset.records[index].image, data)
+        assert torch.equal(image, plain(samples[index].image))
+        assert size == samples[index].meta.size == (480, 640)
         assert samples[index].image.shape == (3, 240, 320)
         assert samples[index].meta.scale == (0.5, 0.5)
 

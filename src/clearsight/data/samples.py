@@ -6,8 +6,6 @@ import logging
 from collections.abc import Sequence
 from typing import Literal
 
-import numpy as np
-import torch
 from torch import Tensor
 from torch.utils import data as torch_data
 from torchvision import tv_tensors
@@ -15,9 +13,7 @@ from torchvision import tv_tensors
 from clearsight.data.augmenting import Augmenter
 from clearsight.data.cache import ImageCache, free_memory
 from clearsight.data.dataset import Dataset
-from clearsight.data.decode import read_image
-from clearsight.data.geometry import fitted_size, resize_image
-from clearsight.data.normalisation import stretch_percentiles
+from clearsight.data.prepare import load_image, prepare_image
 from clearsight.data.seeds import draws
 from clearsight.data.targets import TargetStore, read_semantic
 from clearsight.errors import DataError
@@ -117,16 +113,14 @@ class SampleSet(torch_data.Dataset[Sample]):
         kept = None if self._cache is None else self._cache.get(index)
         if kept is not None:
             return kept
-        array = read_image(self.records[index].image, channels=self.data.channels)
-        image = prepare_image(array, self.data)
-        file_size = (array.shape[0], array.shape[1])
+        image, file_size = load_image(self.records[index].image, self.data)
         if self._cache is not None:
             self._cache.put(index, image, file_size)
         return image, file_size
 
     def _make_cache(self) -> ImageCache | None:
         """Slots for as many images as half of the free memory holds; a finding says so where that is not all."""
-        first = prepare_image(read_image(self.records[0].image, channels=self.data.channels), self.data)
+        first, _ = load_image(self.records[0].image, self.data)
         item = first.shape[0] * self.data.size[0] * self.data.size[1] * first.dtype.itemsize
         free = free_memory()
         slots = len(self) if free is None else min(len(self), free // 2 // item)
@@ -136,22 +130,6 @@ class SampleSet(torch_data.Dataset[Sample]):
         if slots == 0:
             return None
         return ImageCache(slots, (first.shape[0], *self.data.size), first.dtype)
-
-
-def prepare_image(array: np.ndarray, data: DataConfig) -> Tensor:
-    """What is done to every image before anything random, in training and in prediction alike.
-
-    Args:
-        array: `(h, w, c)` uint8 or uint16, as `read_image` gives it.
-        data: `normalize: percentile` stretches the image by its own percentiles; `size` and `fit` resize it.
-
-    Returns:
-        `(c, *fitted_size)` of the same type, channels innermost in memory.
-    """
-    if data.normalize == "percentile":
-        array = stretch_percentiles(array)
-    image = torch.from_numpy(array).permute(2, 0, 1)
-    return resize_image(image, fitted_size((array.shape[0], array.shape[1]), data.size, data.fit))
 
 
 def _cache_finding(slots: int, total: int, item: int, free: int) -> Finding:

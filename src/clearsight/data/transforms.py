@@ -143,19 +143,21 @@ class RandomView:
         """A random view of a sample; the same object where nothing was drawn."""
         size = (int(sample.image.shape[-2]), int(sample.image.shape[-1]))
         whole = Rect(0, 0, *size)
-        flips = Flips(*(probability > 0 and float(torch.rand(())) < probability for probability in self.flips))
-        source, target = self._window(size)
-        recolour = self._recolour()
+        # One call for all: each change has its own places among the draws, whatever else is switched on.
+        draws = torch.rand(10).tolist()
+        flips = Flips(draws[0] < self.flips[0], draws[1] < self.flips[1])
+        source, target = self._window(size, draws[2:6])
+        recolour = self._recolour(draws[6:])
         if not any(flips) and recolour is None and source == target == whole:
             return sample
         return place(sample, source, target, size, flips=flips, recolour=recolour)
 
-    def _window(self, size: tuple[int, int]) -> tuple[Rect, Rect]:
+    def _window(self, size: tuple[int, int], draws: list[float]) -> tuple[Rect, Rect]:
         """What is seen of an image, and where on its canvas."""
         whole = Rect(0, 0, *size)
-        if self.zoom is None or float(torch.rand(())) >= self.zoom_probability:
+        happens, share, down, right = draws
+        if self.zoom is None or happens >= self.zoom_probability:
             return whole, whole
-        share, down, right = torch.rand(3).tolist()
         low, high = (math.log(value) for value in self.zoom)
         scale = math.exp(low + share * (high - low))
         ratio = 1 / scale if scale >= 1 else scale
@@ -164,12 +166,11 @@ class RandomView:
         inner = Rect(top, left, top + height, left + width)
         return (inner, whole) if scale >= 1 else (whole, inner)
 
-    def _recolour(self) -> Callable[[Tensor], Tensor] | None:
+    def _recolour(self, draws: list[float]) -> Callable[[Tensor], Tensor] | None:
         if not any(self.colour):
             return None
-        changes = (2 * torch.rand(4) - 1).tolist()
         brightness, contrast, saturation, hue = (
-            limit * value for limit, value in zip(self.colour, changes, strict=True)
+            limit * (2 * value - 1) for limit, value in zip(self.colour, draws, strict=True)
         )
         change = ColourChange(brightness=1 + brightness, contrast=1 + contrast, saturation=1 + saturation, hue=hue)
         return partial(change_colour, change=change)
