@@ -116,7 +116,7 @@ def test_a_cache_that_is_too_small_says_so(
     digit_scenes: Dataset, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     item = 3 * 96 * 96
-    monkeypatch.setattr("clearsight.data.samples.free_memory", lambda: 2 * item * 5 + 100)
+    monkeypatch.setattr("clearsight.data.samples.free_memory", lambda: 4 * item * 5 + 100)
     samples = SampleSet(digit_scenes, data=DATA, cache="ram", task="detection")
     (finding,) = samples.findings
     assert finding.id == "cache-too-small"

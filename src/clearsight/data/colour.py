@@ -52,11 +52,11 @@ def change_colour(image: Tensor, change: ColourChange) -> Tensor:
     """
     pixels = plain(image).permute(1, 2, 0)
     coloured = pixels.shape[2] == 3
-    shift = 0.0
+    shift = 0.5  # the conversion to integers cuts off
     if change.contrast != 1:
         luma = _LUMA if coloured else np.full(pixels.shape[2], 1 / pixels.shape[2])
         mean = pixels[::4, ::4].to(torch.float32).mean(dim=(0, 1)).numpy()
-        shift = change.brightness * (1 - change.contrast) * float(mean @ luma)
+        shift += change.brightness * (1 - change.contrast) * float(mean @ luma)
     gain = change.brightness * change.contrast
     values = pixels.to(torch.float32, memory_format=torch.contiguous_format)
     if coloured and (change.saturation != 1 or change.hue != 0):
@@ -92,9 +92,9 @@ def _block_diagonal(matrix: np.ndarray) -> np.ndarray:
 
 
 def _to_pixels(values: Tensor, dtype: torch.dtype) -> Tensor:
-    """Rounded and clipped; through a signed integer, which converts several times as fast as straight to uint8."""
+    """Clipped, then cut to integers; by way of signed ones, several times as fast as straight to uint8."""
     top, between = (255, torch.int16) if dtype == torch.uint8 else (65535, torch.int32)
-    return values.add_(0.5).clamp_(0, top).to(between).to(dtype)
+    return values.clamp_(0, top).to(between).to(dtype)
 
 
 def _turn(hue: float) -> np.ndarray:

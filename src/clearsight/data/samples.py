@@ -36,7 +36,7 @@ class SampleSet(torch_data.Dataset[Sample]):
         data: size, fit, channels and normalisation.
         augment: random changes for training; None leaves images as they are.
         seed: the run's seed.
-        cache: `ram` keeps resized images in memory that worker processes share, as many as half the free memory holds.
+        cache: `ram` keeps resized images in memory that worker processes share, as many as half of what is free holds.
         mosaic_until: first epoch without mosaic and mixup; None never stops them.
         task: which targets to give; None takes the data set's own. A data set of polygons trains a detector faster with
             `detection`, which draws no masks.
@@ -119,26 +119,30 @@ class SampleSet(torch_data.Dataset[Sample]):
         return image, file_size
 
     def _make_cache(self) -> ImageCache | None:
-        """Slots for as many images as half of the free memory holds; a finding says so where that is not all."""
+        """Slots for as many images as fit; a finding says so where that is not all.
+
+        Training takes half of the free memory and evaluation a quarter: both are made before either is filled.
+        """
+        share = 4 if self._augmenter is None else 2
         first, _ = load_image(self.records[0].image, self.data)
         item = first.shape[0] * self.data.size[0] * self.data.size[1] * first.dtype.itemsize
         free = free_memory()
-        slots = len(self) if free is None else min(len(self), free // 2 // item)
+        slots = len(self) if free is None else min(len(self), free // share // item)
         if slots < len(self) and free is not None:
-            self.findings.append(_cache_finding(slots, len(self), item, free))
+            self.findings.append(_cache_finding(slots, len(self), item, free // share))
             _log.warning("%s", self.findings[-1].explanation)
         if slots == 0:
             return None
         return ImageCache(slots, (first.shape[0], *self.data.size), first.dtype)
 
 
-def _cache_finding(slots: int, total: int, item: int, free: int) -> Finding:
+def _cache_finding(slots: int, total: int, item: int, room: int) -> Finding:
     return Finding(
         id="cache-too-small",
         severity="info",
         where="loader.cache",
-        explanation=f"half of the free memory ({free / 2**31:.1f} GiB) keeps {slots} of {total} images; the others are "
-        "decoded again each epoch",
+        explanation=f"{room / 2**30:.2f} GiB of the free memory keep {slots} of {total} images; the others are decoded "
+        "again each epoch",
         action=f"{slots} images are kept",
-        evidence={"kept": slots, "images": total, "bytes_an_image": item, "free_bytes": free},
+        evidence={"kept": slots, "images": total, "bytes_an_image": item, "room_bytes": room},
     )
