@@ -36,7 +36,7 @@ def test_exactly_torchvision(count: int, groups: int, iou: float) -> None:
 
 
 def test_many_groups_do_not_cost_precision() -> None:
-    """At group 100,000 a float32 corner is rounded to whole pixels: the overlap of this pair would be 0.6, not 0.605."""
+    """At group 100,000 a float32 corner is rounded to whole pixels: this overlap would be 0.6, not 0.605."""
     pair = torch.tensor([[0.0, 0.4, 100.0, 80.4], [0.0, 20.1, 100.0, 100.1]])
     groups = torch.tensor([100_000, 100_000])
     assert batched_nms(pair, torch.tensor([0.9, 0.8]), groups, iou=0.607).tolist() == [0, 1]
