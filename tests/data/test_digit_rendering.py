@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from clearsight.data.digit_rendering import FEWEST, MIN_CONTRAST, MOST, digit_images, draw_scene
+from clearsight.data.digit_rendering import FEWEST, MAX_COVER, MIN_CONTRAST, MOST, digit_images, draw_scene
 from clearsight.ops.masks import mask_to_box
 
 POOL = np.arange(1797)
@@ -48,6 +48,12 @@ def test_digits_can_be_seen(seed: int) -> None:
         contrast = abs(np.median(luma[mask]) - np.median(luma[ground]))
         assert contrast > MIN_CONTRAST * 0.45  # what pressure, grain and the edge of the stroke leave
     assert set(np.unique(scene.instances)) == set(range(len(scene.labels) + 1))
+    boxes = np.array([mask_to_box(scene.instances == number + 1) for number in range(len(scene.labels))])
+    low, high = np.maximum(boxes[:, None, :2], boxes[:, :2]), np.minimum(boxes[:, None, 2:], boxes[:, 2:])
+    shared = np.clip(high - low, 0, None).prod(axis=2)
+    area = (boxes[:, 2:] - boxes[:, :2]).prod(axis=1)
+    cover = shared / np.minimum(area[:, None], area)
+    assert (cover[~np.eye(len(boxes), dtype=bool)] <= MAX_COVER * 1.25).all()  # boxes of what is visible are smaller
 
 
 def test_scenes_are_unlike_each_other() -> None:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 import random
+import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -146,6 +147,8 @@ def test_processes_turn_the_same_batches(digit_scenes: Dataset) -> None:
     shapes = [[batch.images.shape[2:] for epoch in (0, 1) for batch in loader.epoch(epoch)] for loader in loaders]
     assert shapes[0] == shapes[1] == shapes[2]
     assert set(shapes[0]) == {(48, 64), (64, 48)}
+    resumed = [batch.images.shape[2:] for batch in loaders[0].epoch(1, 2)]
+    assert resumed == shapes[0][6 + 2 :]
 
 
 def test_evaluation_sees_every_image_once_in_order(digit_scenes: Dataset) -> None:
@@ -219,6 +222,15 @@ def test_workers_live_until_close(digit_scenes: Dataset) -> None:
     loader.close()  # twice does no harm
     with pytest.raises(DataError, match="closed"):
         next(iter(loader.epoch(2)))
+
+
+def test_an_interrupt_is_for_the_parent(digit_scenes: Dataset, reference: dict[int, list[Batch]]) -> None:
+    with loader_of(digit_scenes, workers=2) as loader:
+        list(loader.epoch(0))
+        for worker in loader._loader._iterator._workers:
+            os.kill(worker.pid, signal.SIGINT)
+        for one, other in zip(loader.epoch(1), reference[1], strict=True):
+            assert_same(one, other)
 
 
 def test_workers_fill_the_cache_for_all(digit_scenes: Dataset) -> None:

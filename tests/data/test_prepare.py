@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from clearsight.data.decode import read_image
-from clearsight.data.prepare import load_image, prepare_image
+from clearsight.data.prepare import _decode_reduced, load_image, prepare_image
 from clearsight.errors import DataError
 from clearsight.recipe.schema import DataConfig
 
@@ -49,6 +49,9 @@ def test_turned_files_are_turned(tmp_path: Path, orientation: int) -> None:
     path = save(tmp_path / "a.JPG", smooth(200, 300), exif=exif)
     assert difference(path, DataConfig(size=(64, 64))) < 1.5
     assert difference(path, DataConfig(size=(90, 70), fit="stretch")) < 1.5
+    array, size = _decode_reduced(path, DataConfig(size=(64, 64)))
+    assert size == ((200, 300) if orientation < 5 else (300, 200))
+    assert array.shape[:2] == (size[0] // 4, size[1] // 4)
 
 
 @pytest.mark.parametrize("channels", [1, 3])

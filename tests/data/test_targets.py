@@ -66,6 +66,9 @@ def test_masks_and_contours_come_from_what_the_file_has() -> None:
     assert torch.equal(mask_boxes(masks), plain(instances.boxes))
     assert instances.ring_object.tolist() == [0, 1, 1]  # a box alone has no outline
     assert plain(instances.contours)[0].tolist() == SQUARE.tolist()
+    triangle = Object(label=0, box=(0, 0, 9, 9), polygons=[np.array([(0.0, 0.0), (9.0, 0.0), (9.0, 9.0)])])
+    shorter = instances_of(records(found[1].objects[0], triangle), "instance").contours
+    assert plain(shorter)[1].tolist() == [[0, 0], [9, 0], [9, 9], [9, 9]]
     outline = [plain(row).double().numpy() for row in instances.contours[1:]]
     assert np.array_equal(polygons_to_mask(outline, (50, 60)), ring)
 
