@@ -27,9 +27,19 @@ def test_png_checksum(tmp_path, noise):
     path = tmp_path / "a.png"
     noise.save(path)
     assert find_damage(path) == ""
-    spoil(path, 5000)
+    data = bytearray(path.read_bytes())
+    data[-16] ^= 0xFF  # the checksum itself, just before the IEND chunk
+    path.write_bytes(data)
     assert read_image(path).shape == (64, 64, 3)  # no decoder complains
     assert find_damage(path) == "the checksum of its IDAT data is wrong"
+
+
+def test_png_whose_pixels_cannot_be_decoded(tmp_path, noise):
+    path = tmp_path / "a.png"
+    noise.save(path)
+    spoil(path, 5000)
+    with pytest.raises(DataError, match=r"a\.png"):
+        find_damage(path)
 
 
 @pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
