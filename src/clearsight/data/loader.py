@@ -193,8 +193,9 @@ def _iterate(loader: torch_data.DataLoader) -> Iterator[Batch | _Failure]:
         with _accepted_warnings():
             iterator = iter(loader)
         yield from iterator
-    except RuntimeError as err:
-        if "DataLoader worker" not in str(err):
+    except (RuntimeError, OSError, EOFError) as err:
+        # What goes wrong with a sample comes as a value; an operating system's error is a connection that broke.
+        if isinstance(err, RuntimeError) and "DataLoader worker" not in str(err):
             raise
         raise DataError(
             f"a worker process of the loader died: {err}. Often memory or /dev/shm is full: lower loader.workers or "
