@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import sys
 import tempfile
 import urllib.error
 import urllib.request
@@ -17,6 +16,7 @@ from urllib.parse import urlparse
 import torch
 from torch import Tensor, nn
 
+from clearsight.data.digit_scenes import cache_folder
 from clearsight.errors import NotFound, WeightsError
 from clearsight.models.backbones.resnet import adapt_first_layer
 
@@ -189,7 +189,7 @@ def _verify(path: Path, sha256: str | None, source: str) -> None:
 def _fetch(url: str, sha256: str | None) -> Path:
     """A URL's file in the cache; downloaded beside its place, verified, and then moved there in one step."""
     name = Path(urlparse(url).path).name or "weights"
-    target = _cache_folder() / f"{hashlib.sha256(url.encode()).hexdigest()[:16]}-{name}"
+    target = cache_folder() / "weights" / f"{hashlib.sha256(url.encode()).hexdigest()[:16]}-{name}"
     if target.is_file() and urlparse(url).scheme != "file":
         return target
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -205,15 +205,3 @@ def _fetch(url: str, sha256: str | None) -> Path:
     finally:
         Path(partial).unlink(missing_ok=True)
     return target
-
-
-def _cache_folder() -> Path:
-    """`$CLEARSIGHT_CACHE/weights`, or the platform's cache folder."""
-    named = os.environ.get("CLEARSIGHT_CACHE")
-    if named:
-        return Path(named) / "weights"
-    if sys.platform == "darwin":
-        return Path.home() / "Library" / "Caches" / "clearsight" / "weights"
-    if sys.platform == "win32":
-        return Path(os.environ.get("LOCALAPPDATA", Path.home() / "AppData" / "Local")) / "clearsight" / "weights"
-    return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "clearsight" / "weights"
