@@ -6,7 +6,8 @@ what was found, what was expected, and what to do.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from difflib import get_close_matches
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -23,7 +24,20 @@ __all__ = [
     "RangeError",
     "ShapeError",
     "WeightsError",
+    "nearest",
 ]
+
+
+def nearest(name: object, known: Iterable[str]) -> str:
+    """The end of a message about an unknown name: `; did you mean 'relu'?`, or all names where none is near.
+
+    Args:
+        name: what was given.
+        known: what there is.
+    """
+    names = list(known)
+    near = get_close_matches(str(name), names, n=1) if isinstance(name, str) else []
+    return f"; did you mean {near[0]!r}?" if near else f"; choose one of {', '.join(names)}"
 
 
 class ClearsightError(Exception):

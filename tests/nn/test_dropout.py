@@ -92,7 +92,7 @@ def test_on_half_precision_and_channels_last() -> None:
 
 
 def test_what_does_not_fit_is_refused() -> None:
-    with pytest.raises(ConfigError, match="unknown name 'droppath'; choose one of dropout, channel, path"):
+    with pytest.raises(ConfigError, match="there is none named 'droppath'; did you mean 'path'"):
         dropout("droppath", 0.1)
     for name in DROPOUTS:
         with pytest.raises(RangeError, match=r"in \[0, 1\), got 1"):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from difflib import get_close_matches
 from fnmatch import fnmatch
 from typing import TYPE_CHECKING
 
@@ -11,7 +10,7 @@ from pydantic import ValidationError
 from torch import nn
 
 from clearsight.data.normalisation import fixed_statistics
-from clearsight.errors import ConfigError
+from clearsight.errors import ConfigError, nearest
 from clearsight.models.backbones import BACKBONES
 from clearsight.models.base import Classifies, Detects, Model
 from clearsight.models.classify.classifier import build_classifier
@@ -103,14 +102,14 @@ def create_model(
             raise ConfigError(f"create_model: {name!r} is a backbone already; drop backbone={options['backbone']!r}")
         method, options = "classifier", {**options, "backbone": name}
     if method not in BUILDERS:
-        raise ConfigError(f"create_model: there is no model {name!r}{_nearest(name, list_models())}")
+        raise ConfigError(f"create_model: there is no model {name!r}{nearest(name, list_models())}")
     if num_classes < 1 or channels < 1:
         raise ConfigError(f"create_model: num_classes and channels must be at least 1, got {num_classes}, {channels}")
     config = CONFIGS[method]
     for option in options:
         if option not in config.model_fields:
             known = list(config.model_fields)
-            raise ConfigError(f"create_model: {method} has no option {option!r}{_nearest(option, known)}")
+            raise ConfigError(f"create_model: {method} has no option {option!r}{nearest(option, known)}")
     try:
         checked = config.model_validate({**options, "name": method})
     except ValidationError as error:
@@ -141,16 +140,11 @@ def build_model(config: ModelConfig, *, num_classes: int, channels: int, statist
     return model
 
 
-def _nearest(name: str, known: list[str]) -> str:
-    near = get_close_matches(name, known, n=1)
-    return f"; did you mean {near[0]!r}?" if near else f"; choose one of {', '.join(known)}"
-
-
 def _readable(fault: object, options: dict[str, object]) -> str:
     """One line of a pydantic error: where, what was found, what was expected."""
     where = ".".join(str(part) for part in fault["loc"])  # pyright: ignore[reportIndexIssue]
     found, message = fault["input"], fault["msg"]  # pyright: ignore[reportIndexIssue]
     hint = ""
     if where == "backbone" and isinstance(options.get(where), str):
-        hint = _nearest(str(options[where]), list(BACKBONES))
+        hint = nearest(str(options[where]), list(BACKBONES))
     return f"{where}: found {found!r}; {message[0].lower()}{message[1:]}{hint}"

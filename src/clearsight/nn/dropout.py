@@ -8,7 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from clearsight.errors import ConfigError, RangeError, ShapeError
+from clearsight.errors import ConfigError, RangeError, nearest
+from clearsight.nn.checks import check_rank
 
 __all__ = ["DROPOUTS", "DropBlock", "DropPath", "GaussianDropout", "UniformDropout", "anneal_drop", "dropout"]
 
@@ -73,8 +74,7 @@ class DropBlock(_Dropping):
 
     def forward(self, x: Tensor) -> Tensor:
         """The map without the blocks."""
-        if x.ndim != 4:
-            raise ShapeError(f"DropBlock: expected (n, c, h, w), got {tuple(x.shape)}")
+        check_rank(x, "DropBlock: x", "n c h w")
         if not self.training or self.p == 0 or x.numel() == 0:
             return x
         height, width = x.shape[2:]
@@ -152,7 +152,7 @@ def dropout(name: str, p: float) -> nn.Module:
         RangeError: p is out of range.
     """
     if name not in DROPOUTS:
-        raise ConfigError(f"dropout: unknown name {name!r}; choose one of {', '.join(DROPOUTS)}")
+        raise ConfigError(f"dropout: there is none named {name!r}{nearest(name, DROPOUTS)}")
     if not 0 <= p < 1:
         raise RangeError(f"p: the share that is dropped must be in [0, 1), got {p}")
     return DROPOUTS[name](p)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from clearsight.errors import ConfigError
+from clearsight.nn.checks import check_odd
 from clearsight.nn.conv import ConvNormAct
 
 __all__ = ["DepthwiseSeparable", "SpatiallySeparable"]
@@ -71,8 +71,7 @@ class SpatiallySeparable(nn.Module):
         self, in_channels: int, out_channels: int, kernel: int = 3, *, stride: int = 1, bias: bool = True
     ) -> None:
         super().__init__()
-        if kernel < 1 or kernel % 2 == 0:
-            raise ConfigError(f"kernel: must be odd and at least 1, got {kernel}")
+        check_odd(kernel, "kernel")
         half = kernel // 2
         self.down = nn.Conv2d(in_channels, out_channels, (kernel, 1), (stride, 1), (half, 0), bias=False)
         self.across = nn.Conv2d(out_channels, out_channels, (1, kernel), (1, stride), (0, half), bias=bias)
