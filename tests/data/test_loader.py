@@ -224,6 +224,19 @@ def test_a_killed_worker_is_an_error_that_says_what_to_do(digit_scenes: Dataset)
     loader.close()
 
 
+def test_only_large_tensors_travel_in_shared_memory(digit_scenes: Dataset) -> None:
+    with loader_of(digit_scenes, task="instance", workers=1) as loader:
+        batch = next(loader.epoch(0))
+        assert type(batch) is Batch
+        assert batch.images.is_shared()
+        assert batch.targets.masks is not None
+        assert batch.targets.masks.is_shared()
+        small = (batch.sizes, batch.targets.boxes, batch.targets.labels, batch.targets.image)
+        assert not any(tensor.is_shared() for tensor in small)
+        for tensor in small:
+            tensor += 1  # they are the receiver's own
+
+
 def test_workers_live_until_close(digit_scenes: Dataset) -> None:
     with loader_of(digit_scenes, workers=2) as loader:
         list(loader.epoch(0))

@@ -17,7 +17,7 @@ _LUMA = np.array((0.299, 0.587, 0.114))  # ITU-R BT.601, as transforms v2 has it
 _TO_YIQ = np.array((_LUMA, (0.595716, -0.274453, -0.321263), (0.211456, -0.522591, 0.311135)))
 _FROM_YIQ = np.linalg.inv(_TO_YIQ)
 _GREY = np.tile(_LUMA, (3, 1))
-_TOGETHER = 8
+_TOGETHER = 4
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,23 +61,23 @@ def change_colour(image: Tensor, change: ColourChange) -> Tensor:
     if coloured and (change.saturation != 1 or change.hue != 0):
         # Greys are left alone by saturation and hue, so the shift of the contrast passes through them unchanged.
         towards_grey = change.saturation * np.eye(3) + (1 - change.saturation) * _GREY
-        values = _mix_channels(pixels, gain * (_turn(change.hue) @ towards_grey), shift)
+        values = _mix_channels(pixels, gain * (_turn(change.hue) @ towards_grey))
     else:
-        values = pixels.to(torch.float32, memory_format=torch.contiguous_format).mul_(gain).add_(shift)
-    return _to_pixels(values, image.dtype).permute(2, 0, 1)
+        values = pixels.to(torch.float32, memory_format=torch.contiguous_format).mul_(gain)
+    return _to_pixels(values.add_(shift), image.dtype).permute(2, 0, 1)
 
 
-def _mix_channels(pixels: Tensor, matrix: np.ndarray, shift: float) -> Tensor:
-    """Each pixel of `(h, w, 3)` times a matrix, plus a shift, float32.
+def _mix_channels(pixels: Tensor, matrix: np.ndarray) -> Tensor:
+    """Each pixel of `(h, w, 3)` times a matrix, float32.
 
-    Eight pixels at a time by a block-diagonal matrix: a product with 24 columns is five times as fast as one with 3.
+    Four pixels at a time by a block-diagonal matrix: 12 columns are half again as fast as 3 or 24.
     """
     block = torch.from_numpy(_block_diagonal(matrix.T))
     count, side = pixels.numel(), len(block)
     values = torch.empty(-(-count // side) * side)  # whole blocks
     values[:count].view(pixels.shape).copy_(pixels)
     values[count:] = 0
-    mixed = torch.addmm(torch.full((side,), shift), values.view(-1, side), block)
+    mixed = torch.mm(values.view(-1, side), block)
     return mixed.view(-1)[:count].view(pixels.shape)
 
 
@@ -89,9 +89,9 @@ def _block_diagonal(matrix: np.ndarray) -> np.ndarray:
 
 
 def _to_pixels(values: Tensor, dtype: torch.dtype) -> Tensor:
-    """Clipped, then cut to integers; by way of signed ones, several times as fast as straight to uint8."""
-    top, between = (255, torch.int16) if dtype == torch.uint8 else (65535, torch.int32)
-    return values.clamp_(0, top).to(between).to(dtype)
+    """Clipped, then cut to integers; NumPy's conversion of floats to bytes is three times as fast as torch's."""
+    top, kind = (255, np.uint8) if dtype == torch.uint8 else (65535, np.uint16)
+    return torch.from_numpy(values.clamp_(0, top).numpy().astype(kind))
 
 
 def _turn(hue: float) -> np.ndarray:

@@ -203,7 +203,7 @@ def _paste(part: Tensor, target: Rect, canvas: tuple[int, int], colour: Tensor) 
     channels = part.shape[0]
     # Whole rows of bytes: copying (h, w, 3) with its tiny last axis is twenty times as slow.
     rows = torch.empty((canvas[0], canvas[1] * channels), dtype=part.dtype)
-    rows[:] = colour.repeat(canvas[1])
+    rows[:] = colour.expand(canvas[1], channels).flatten()
     columns = slice(target.left * channels, target.right * channels)
     rows[target.top : target.bottom, columns] = part.permute(1, 2, 0).reshape(target.height, -1)
     return rows.view(*canvas, channels).permute(2, 0, 1)

@@ -7,12 +7,14 @@ import signal
 import sys
 import traceback
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
+import numpy as np
 import torch
+from torch import Tensor
 from torch.utils import data as torch_data
 
 from clearsight.data.collate import collate
@@ -21,9 +23,11 @@ from clearsight.data.sampling import EpochBatches
 from clearsight.data.seeds import derive, draws
 from clearsight.data.turning import rotate90
 from clearsight.errors import ClearsightError, DataError
-from clearsight.types import Batch
+from clearsight.types import Batch, ImageMeta, Sample, Targets
 
 __all__ = ["Loader", "collate"]
+
+_SHARED_FROM = 1 << 16  # bytes from which a tensor travels in shared memory
 
 
 class Loader:
@@ -170,13 +174,39 @@ class _Failure:
         return error
 
 
-class _Batches(torch_data.Dataset[Batch | _Failure]):
+class _Parcel:
+    """A batch on its way from a worker; it arrives as the batch itself.
+
+    Small tensors travel as bytes: each one in shared memory costs a file, a mapping and a message of its own.
+    """
+
+    def __init__(self, batch: Batch) -> None:
+        self.batch = batch
+
+    def __reduce__(self) -> tuple[Callable[..., Batch], tuple[object, ...]]:
+        batch, targets = self.batch, self.batch.targets
+        given = {name: _light(value) for name in targets.__slots__ if (value := getattr(targets, name)) is not None}
+        return _unpack, (batch.images, _light(batch.sizes), given, batch.meta)
+
+
+def _light(tensor: Tensor) -> Tensor | np.ndarray:
+    return tensor.numpy() if tensor.nbytes < _SHARED_FROM else tensor
+
+
+def _unpack(
+    images: Tensor, sizes: Tensor | np.ndarray, targets: dict[str, Tensor | np.ndarray], meta: list[ImageMeta]
+) -> Batch:
+    given = {name: torch.as_tensor(value) for name, value in targets.items()}
+    return Batch(images=images, sizes=torch.as_tensor(sizes), targets=Targets(**given), meta=meta)
+
+
+class _Batches(torch_data.Dataset[Batch | _Parcel | _Failure]):
     """Batches by request, or the first failure among their samples."""
 
     def __init__(self, samples: SampleSet) -> None:
         self.samples = samples
 
-    def __getitem__(self, request: _Request) -> Batch | _Failure:
+    def __getitem__(self, request: _Request) -> Batch | _Parcel | _Failure:
         found = []
         for epoch, index in request.keys:
             try:
@@ -186,10 +216,14 @@ class _Batches(torch_data.Dataset[Batch | _Failure]):
                 known = isinstance(err, ClearsightError)
                 message = f"{where}: {err}" if known else f"{where}: {type(err).__name__}: {err}"
                 return _Failure(message, None if known else traceback.format_exc())
+        batch = self._collate(found, request)
+        return batch if torch_data.get_worker_info() is None else _Parcel(batch)
+
+    def _collate(self, samples: list[Sample], request: _Request) -> Batch:
         height, width = self.samples.size
         if self._turns(request):
-            return collate([rotate90(sample, 1) for sample in found], size=(width, height))
-        return collate(found, size=(height, width))
+            return collate([rotate90(sample, 1) for sample in samples], size=(width, height))
+        return collate(samples, size=(height, width))
 
     def _turns(self, request: _Request) -> bool:
         """A batch shares one shape, so images that are not square can only turn together (`augment.turn_batches`)."""
