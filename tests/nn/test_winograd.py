@@ -1,0 +1,67 @@
+"""Winograd's convolution equals the direct one, and is taken only where it is the faster."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from clearsight.errors import ShapeError
+from clearsight.nn.winograd import winograd_conv2d, winograd_pays
+
+
+@settings(deadline=None)  # the first call of a process is slow
+@given(
+    n=st.integers(0, 3), c=st.integers(1, 5), o=st.integers(1, 5), h=st.integers(1, 13), w=st.integers(1, 13),
+    bias=st.booleans(),
+)  # fmt: skip
+def test_it_is_the_direct_convolution(n: int, c: int, o: int, h: int, w: int, bias: bool) -> None:
+    x = torch.randn(n, c, h, w, dtype=torch.float64)
+    weight = torch.randn(o, c, 3, 3, dtype=torch.float64)
+    shift = torch.randn(o, dtype=torch.float64) if bias else None
+    torch.testing.assert_close(winograd_conv2d(x, weight, shift), F.conv2d(x, weight, shift, padding=1))
+
+
+def test_many_images_go_in_several_parts() -> None:
+    x, weight = torch.randn(9, 3, 21, 17, dtype=torch.float64), torch.randn(4, 3, 3, 3, dtype=torch.float64)
+    torch.testing.assert_close(winograd_conv2d(x, weight), F.conv2d(x, weight, padding=1))
+
+
+def test_float32_and_channels_last() -> None:
+    x = torch.randn(4, 256, 20, 24).contiguous(memory_format=torch.channels_last)
+    weight = torch.randn(256, 256, 3, 3) / 48
+    out = winograd_conv2d(x, weight)
+    assert out.is_contiguous(memory_format=torch.channels_last)
+    exact = F.conv2d(x.double(), weight.double(), padding=1)
+    assert float((out - exact).abs().max()) < 2e-4  # of outputs of size 1
+
+
+def test_other_kernels_are_refused() -> None:
+    with pytest.raises(ShapeError, match=r"weight \(o, c, 3, 3\), got \(1, 2, 8, 8\) and \(4, 2, 5, 5\)"):
+        winograd_conv2d(torch.zeros(1, 2, 8, 8), torch.zeros(4, 2, 5, 5))
+    with pytest.raises(ShapeError, match="got"):
+        winograd_conv2d(torch.zeros(1, 3, 8, 8), torch.zeros(4, 2, 3, 3))
+
+
+def test_where_it_pays() -> None:
+    x = torch.zeros(1, 256, 32, 32)
+    plain = nn.Conv2d(256, 256, 3, padding=1)
+    assert not winograd_pays(x, plain)  # gradients are wanted
+    with torch.no_grad():
+        assert winograd_pays(x, plain)
+        assert not winograd_pays(x[:, :, :20, :20], plain)  # 25 tiles
+        assert not winograd_pays(x.bfloat16(), plain)
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            assert not winograd_pays(x, plain)
+        for other in (
+            nn.Conv2d(256, 256, 5, padding=1),
+            nn.Conv2d(256, 256, 3),
+            nn.Conv2d(256, 256, 3, 2, padding=1),
+            nn.Conv2d(256, 256, 3, padding=1, groups=2),
+            nn.Conv2d(256, 256, 3, padding=1, padding_mode="reflect"),
+            nn.Conv2d(256, 64, 3, padding=1),
+        ):
+            assert not winograd_pays(x, other)
