@@ -3,6 +3,7 @@
 #   make test     the test suite                       make test ARGS='tests/ops -k iou'
 #   make check    style, types, layers, documentation  (what CI runs, with make test)
 #   make docs     the documentation, into site/
+#   make techniques  docs/techniques.md and docs/techniques_names.md, written again from the code
 #   make bench    every benchmark, peers beside us     make bench QUICK=1  for a smoke run
 #   make wheel    dist/*.whl
 #   make clean    remove what tests, checks and builds leave behind (not .venv, not runs/)
@@ -19,7 +20,7 @@ DEV     := $(VENV)/.stamp-dev
 BENCH   := $(VENV)/.stamp-bench
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: demo test check docs bench wheel clean
+.PHONY: demo test check docs techniques bench wheel clean
 .DEFAULT_GOAL := demo
 
 demo: $(RUNTIME)
@@ -39,6 +40,9 @@ check: $(DEV)
 docs: $(DEV)
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 	@echo "open site/index.html"
+
+techniques: $(BIN)/python
+	$(BIN)/python docs/hooks/techniques.py
 
 # A script that misses a bar ends with 1; the others still run, and the outcome is remembered.
 bench: $(BENCH)

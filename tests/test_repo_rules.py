@@ -27,9 +27,9 @@ CATCH_ALL = {"util", "utils", "misc", "helper", "helpers", "common", "stuff", "t
 # What users import today. Names may be added here, never removed without a deprecation in CHANGELOG.md.
 PUBLIC = {
     "Classification", "ClearsightError", "ConfigError", "DataError", "Dataset", "Finding", "Instances", "NotFound",
-    "Prediction", "Predictor", "Recipe", "Run", "Scores", "__version__", "check_data", "convert", "create_model",
-    "demo", "evaluate", "list_models", "load", "load_recipe", "predict", "read_dataset", "recipe_names",
-    "recipe_schema", "recipe_to_yaml", "train",
+    "Prediction", "Predictor", "Profile", "Recipe", "Run", "Scores", "__version__", "check_data", "convert",
+    "create_model", "demo", "evaluate", "list_models", "load", "load_recipe", "predict", "profile", "read_dataset",
+    "recipe_names", "recipe_schema", "recipe_to_yaml", "train",
 }  # fmt: skip
 
 

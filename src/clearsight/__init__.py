@@ -17,13 +17,14 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from clearsight.api import Run, check_data, demo, evaluate, load, predict, train
+    from clearsight.api import Run, check_data, demo, evaluate, load, predict, profile, train
     from clearsight.data.convert import convert
     from clearsight.data.dataset import Dataset
     from clearsight.data.read import read_dataset
     from clearsight.deploy.prediction import Prediction
     from clearsight.deploy.predictor import Predictor
     from clearsight.errors import ClearsightError, ConfigError, DataError, NotFound
+    from clearsight.measure.profile import Profile
     from clearsight.metrics.scores import Scores
     from clearsight.models import create_model, list_models
     from clearsight.recipe.resolve import load_recipe, recipe_names
@@ -44,6 +45,7 @@ __all__ = [
     "NotFound",
     "Prediction",
     "Predictor",
+    "Profile",
     "Recipe",
     "Run",
     "Scores",
@@ -57,6 +59,7 @@ __all__ = [
     "load",
     "load_recipe",
     "predict",
+    "profile",
     "read_dataset",
     "recipe_names",
     "recipe_schema",
@@ -75,6 +78,7 @@ _FROM = {
     "NotFound": "errors",
     "Prediction": "deploy.prediction",
     "Predictor": "deploy.predictor",
+    "Profile": "measure.profile",
     "Recipe": "recipe.schema",
     "Run": "api",
     "Scores": "metrics.scores",
@@ -87,6 +91,7 @@ _FROM = {
     "load": "api",
     "load_recipe": "recipe.resolve",
     "predict": "api",
+    "profile": "api",
     "read_dataset": "data.read",
     "recipe_names": "recipe.resolve",
     "recipe_schema": "recipe.write",

@@ -22,12 +22,16 @@ from clearsight.train.folder import RunFolder
 from clearsight.train.run import train as train_run
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from clearsight.deploy.prediction import Predictions
     from clearsight.deploy.sources import Source
+    from clearsight.measure.count import Inputs
+    from clearsight.measure.profile import Profile
     from clearsight.metrics.scores import Scores
     from clearsight.train.observe import Observer
 
-__all__ = ["Run", "check_data", "demo", "evaluate", "load", "predict", "train"]
+__all__ = ["Run", "check_data", "demo", "evaluate", "load", "predict", "profile", "train"]
 
 CHOSEN = "CLEARSIGHT_RUN_FOLDER"
 """Processes that a run starts by itself (`trainer.devices=2`) find here which folder the first one chose."""
@@ -175,6 +179,57 @@ def check_data(path: str | Path, *, format: str = "auto", classes: Sequence[str]
     dataset = read_dataset(path, format=format, classes=classes, images="decode")
     dataset.findings += find_leaks(dataset)
     return dataset
+
+
+def profile(
+    model: nn.Module | Run | str | Path,
+    inputs: Inputs | None = None,
+    *,
+    size: int | tuple[int, int] | None = None,
+    batch: int = 1,
+    classes: int | None = None,
+    device: str | None = None,
+    runs: int = 0,
+    by_layer: bool = False,
+) -> Profile:
+    """What a model costs, by layer, by stage and in total; see `measure.profile`.
+
+    Args:
+        model: a module, a run or its folder, a name of `list_models`, or a recipe.
+        inputs: one tensor, a sequence of arguments or a mapping of keyword arguments; None makes images.
+        size: of those images, a side or `(height, width)`; None takes a run's or recipe's own, for names 224 for
+            classifiers and 640 for detectors.
+        batch: number of those images.
+        classes: of a model by name or recipe; None for 1000 (classification) or 80 (detection).
+        device: where to time it; None where it is, models by name on the CPU.
+        runs: forward passes to time; 0 counts only, and computes nothing.
+        by_layer: time each layer, too.
+
+    Returns:
+        The profile; `print` shows it.
+
+    Raises:
+        ConfigError: there is no such model, recipe, run or device; the message has the nearest name.
+        ShapeError: the model does not take these inputs.
+
+    Example:
+        >>> print(profile("resnet18", size=224))  # doctest: +SKIP
+    """
+    from clearsight.deploy.subject import profile_subject
+    from clearsight.measure.profile import profile as measure
+
+    subject = profile_subject(model, classes=classes, device=device)
+    found = measure(
+        subject.model,
+        inputs,
+        size=(size or subject.size) if inputs is None else size,
+        batch=batch,
+        channels=subject.channels,
+        runs=runs,
+        by_layer=by_layer,
+        name=subject.name,
+    )
+    return found.model_copy(update={"scores": subject.scores})
 
 
 def demo(out: str | Path = "runs/demo", *, quiet: bool = False) -> Run:

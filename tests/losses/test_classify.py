@@ -6,6 +6,8 @@ import math
 
 import pytest
 import torch
+from timm.loss.binary_cross_entropy import BinaryCrossEntropy
+from timm.loss.cross_entropy import LabelSmoothingCrossEntropy, SoftTargetCrossEntropy
 from torch.nn import functional
 
 from clearsight.errors import RangeError, ShapeError
@@ -78,6 +80,18 @@ def test_binary_is_pytorchs(reduction: str) -> None:
     torch.testing.assert_close(mine, theirs)
 
 
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_smooth_and_soft_targets_are_timms(smoothing: float) -> None:
+    logits, ids = torch.randn(8, 5, dtype=torch.float64), torch.randint(5, (8,))
+    theirs = LabelSmoothingCrossEntropy(smoothing)(logits, ids)
+    torch.testing.assert_close(cross_entropy(logits, ids, smoothing=smoothing), theirs)
+    mixed = torch.rand(8, 5, dtype=torch.float64).softmax(1)
+    torch.testing.assert_close(cross_entropy(logits, mixed), SoftTargetCrossEntropy()(logits, mixed))
+    weight = torch.rand(5, dtype=torch.float64)
+    theirs = BinaryCrossEntropy(smoothing=0.0, pos_weight=weight)(logits, mixed)
+    torch.testing.assert_close(binary_cross_entropy(logits, mixed, positive_weight=weight), theirs)
+
+
 def test_smoothed_targets_still_sum_to_one() -> None:
     """The form in circulation, 0 → ε and 1 → 1 - ε, has rows that sum to 1 + ε (k - 2)."""
     logits, k = torch.zeros(1, 5, requires_grad=True), 5
@@ -103,5 +117,5 @@ def test_a_class_id_out_of_range() -> None:
         cross_entropy(torch.zeros(2, 3), torch.tensor([0, 3]))
     with pytest.raises(RangeError, match=r"smoothing: must be in \[0, 1\)"):
         cross_entropy(torch.zeros(2, 3), torch.tensor([0, 1]), smoothing=1.0)
-    with pytest.raises(ShapeError, match=r"expected the logits' shape \(2, 3\)"):
+    with pytest.raises(ShapeError, match=r"target: expected the shape of the prediction, \(2, 3\)"):
         binary_cross_entropy(torch.zeros(2, 3), torch.zeros(2))

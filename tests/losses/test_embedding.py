@@ -92,6 +92,13 @@ def test_mining_is_what_three_loops_find(mining: str, metric: str) -> None:
     torch.testing.assert_close(got, torch.stack(losses).mean())
 
 
+def test_a_negative_as_near_as_the_positive_is_not_beyond_it() -> None:
+    x, labels = torch.tensor([[0.0], [1.0], [-1.0], [3.0]]), torch.tensor([0, 0, 1, 2])
+    found = batch_triplet_loss(x, labels, margin=0.5, mining="semi_hard")
+    assert found.item() == 0  # from 0 the nearest beyond is at 3, from 1 both others are at 2
+    assert batch_triplet_loss(x, labels, margin=0.5, mining="all").item() == pytest.approx(0.5)  # the one tie
+
+
 @pytest.mark.parametrize("mining", ["hard", "semi_hard", "all"])
 @pytest.mark.parametrize("labels", [[0, 0, 0], [0, 1, 2], []])
 def test_without_a_triplet_it_is_zero_and_in_the_graph(mining: str, labels: list[int]) -> None:

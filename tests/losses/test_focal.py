@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import kornia.losses
 import pytest
 import torch
 import torch.nn.functional as F
@@ -94,6 +95,22 @@ def test_softmax_form_by_hand(gamma: float) -> None:
     torch.testing.assert_close(got, expected)
     torch.testing.assert_close(softmax_focal_loss(logits, ids, **options), expected.sum() / 14)  # pyright: ignore
     assert torch.autograd.gradcheck(lambda x: softmax_focal_loss(x, ids, **options), logits)  # pyright: ignore
+
+
+@pytest.mark.parametrize("gamma", [0.0, 2.0, 3.5])
+def test_both_are_kornias(gamma: float) -> None:
+    logits, ids = torch.randn(3, 4, 5, 6, dtype=torch.float64), torch.randint(4, (3, 5, 6))
+    ids[0, 1] = 255
+    weight = torch.rand(4, dtype=torch.float64)
+    for w in (None, weight):
+        theirs = kornia.losses.focal_loss(
+            logits, ids, alpha=None, gamma=gamma, weight=w, reduction="sum", ignore_index=255
+        )
+        ours = softmax_focal_loss(logits, ids, gamma=gamma, weight=w, reduction="sum", ignore_index=255)
+        torch.testing.assert_close(ours, theirs)
+    yes = (torch.rand(3, 4, 5, 6) < 0.3).double()
+    theirs = kornia.losses.binary_focal_loss_with_logits(logits, yes, alpha=0.3, gamma=gamma, reduction="none")
+    torch.testing.assert_close(sigmoid_focal_loss(logits, yes, alpha=0.3, gamma=gamma, reduction="none"), theirs)
 
 
 @pytest.mark.parametrize("gamma", [0.5, 1.0, 2.0])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from clearsight.errors import RangeError, ShapeError
+from clearsight.errors import ConfigError, RangeError, ShapeError
 from clearsight.losses.maps import as_probabilities, at_least_float32, check_map
 
 
@@ -31,6 +31,12 @@ def test_an_ignored_id_may_be_any_number() -> None:
     check_map(torch.zeros(1, 2, 3), torch.full((1, 3), 255), ignore_index=255)
     with pytest.raises(RangeError, match="found class id 2, expected 0 to 1; set ignore_index=2"):
         check_map(torch.zeros(1, 1, 3), torch.tensor([[0, 2, 1]]))
+    with pytest.raises(ShapeError, match=r"class ids \(1, 3\) are whole numbers, such as int64, got torch.float32"):
+        check_map(torch.zeros(1, 2, 3), torch.zeros(1, 3))
+    with pytest.raises(ConfigError, match="ignore_index: 9 is a class id, but the target has probabilities"):
+        check_map(torch.zeros(1, 2, 3), torch.zeros(1, 2, 3), ignore_index=9)
+    _, t = as_probabilities(torch.zeros(1, 1, 3), torch.tensor([[[0.25, 9.0, 1.0]]]), ignore_index=9)
+    assert t.tolist() == [[[0.25, 0, 1]]]
 
 
 @pytest.mark.parametrize("shape", [(2,), (1, 4), (1, 2, 4), (1, 1, 3), ()])
@@ -40,7 +46,7 @@ def test_shapes_that_do_not_fit(shape: tuple[int, ...]) -> None:
 
 
 def test_the_check_disappears_under_compile() -> None:
-    graph = torch.export.export(_Checked(), (torch.zeros(1, 2, 3), torch.zeros(1, 3, dtype=torch.int64))).graph
+    graph = torch.export.export(_Checked(), (torch.zeros(1, 1, 3), torch.zeros(1, 3, dtype=torch.int64))).graph
     assert not any("min" in str(node.target) or "item" in str(node.target) for node in graph.nodes)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import kornia.losses
 import pytest
 import torch
 from torch import Tensor
@@ -49,6 +50,25 @@ def test_a_loop_over_images_and_classes_says_the_same(k: int, over: str) -> None
         parts = [(p[:, c], truth)] if over == "batch" else list(zip(p[:, c], truth, strict=True))
         losses += [1 - (2 * (a * b).sum() + 1) / (a.sum() + b.sum() + 1) for a, b in parts]
     torch.testing.assert_close(dice_loss(logits, target, over=over), torch.stack(losses).mean())  # pyright: ignore
+
+
+@pytest.mark.parametrize("ignored", [False, True])
+def test_by_image_they_are_kornias(ignored: bool) -> None:
+    """Where every class is in every image: kornia leaves absent ones out, here `smooth` keeps them cheap."""
+    logits, target = case(size=(6, 7))
+    target[:, 0, :3] = torch.arange(3)
+    if ignored:
+        target[:, 3:] = 255
+    logits.requires_grad_()
+    theirs = (
+        kornia.losses.dice_loss(logits, target, average="macro", eps=0.0, ignore_index=255),
+        kornia.losses.tversky_loss(logits, target, alpha=0.3, beta=0.7, eps=0.0, ignore_index=255),
+    )
+    ours = tuple(loss(logits, target, smooth=0.0, ignore_index=255, over="image") for loss in (dice_loss, tversky_loss))
+    for mine, other in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(mine, other)
+        mine, other = (torch.autograd.grad(loss, logits)[0] for loss in (mine, other))
+        torch.testing.assert_close(mine, other)
 
 
 def test_ids_and_one_hot_probabilities_are_the_same() -> None:

@@ -9,7 +9,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from clearsight.nn.conv import ConvNormAct
 from clearsight.nn.freeze import freeze_norm, unfreeze_norm
+from clearsight.nn.norm import norm
 
 
 def net() -> nn.Sequential:
@@ -73,3 +75,26 @@ def test_it_is_saved_as_a_whole() -> None:
     file.seek(0)
     again = torch.load(file, weights_only=False).train()
     assert not again[1].training
+
+
+@pytest.mark.parametrize("name", ["cross_iteration", "cross_mini_batch"])
+def test_norms_over_several_batches_are_frozen_alike(name: str) -> None:
+    model = nn.Sequential(ConvNormAct(3, 4, norm=name), ConvNormAct(4, 4, norm=name))
+    kind, x = type(model[0][1]), torch.randn(2, 3, 6, 6)
+    model(x)
+    assert freeze_norm(model) == 2
+    before = buffers(model)
+    model.train()
+    y = model(x)
+    assert all(torch.equal(a, b) for a, b in zip(before, buffers(model), strict=True))
+    torch.testing.assert_close(y, copy.deepcopy(model).eval()(x))
+    assert unfreeze_norm(model) == 2
+    assert type(model[0][1]) is kind
+    model(x)
+    assert not torch.equal(before[0], buffers(model)[0])
+
+
+def test_there_is_nothing_to_freeze_in_the_others() -> None:
+    model = nn.Sequential(*[norm(name, 4) for name in ("frozen_batch", "group", "layer", "instance", "layer_channels")])
+    assert freeze_norm(model, affine=True) == 0
+    assert all(p.requires_grad for p in model.parameters())

@@ -49,6 +49,7 @@ RULES = {
     "nadam": (Nadam, torch.optim.NAdam, {"betas": (0.8, 0.99), "momentum_decay": 0.01, "eps": 0.1}),
     "nadamw": (Nadam, torch.optim.NAdam, {"decoupled_weight_decay": True}),
 }
+DECOUPLED = {"adamw", "nadamw"}
 OUR_NAMES = {"rho": "decay", "alpha": "decay"}
 RATES = {
     "rmsprop": 0.01,
@@ -62,12 +63,12 @@ RATES = {
 }
 
 
-def ours(name: str, rate: float, weight_decay: float) -> FirstOrderRule:
+def ours(name: str, rate: float, weight_decay: float, wrong: type[FirstOrderRule] | None = None) -> FirstOrderRule:
     kind, _, options = RULES[name]
     options = {OUR_NAMES.get(key, key): value for key, value in options.items() if key != "decoupled_weight_decay"}
-    if name in {"adamw", "nadamw"}:
+    if name in DECOUPLED:
         options["decoupled"] = True
-    return kind(rate=rate, weight_decay=weight_decay, **options)
+    return (wrong or kind)(rate=rate, weight_decay=weight_decay, **options)
 
 
 @pytest.mark.parametrize("name", RULES)
@@ -86,6 +87,115 @@ def test_a_hundred_steps_are_pytorchs(name, weight_decay, factor):
         x = rule.update(x, slope(x))
         np.testing.assert_allclose(x, parameter.detach().numpy(), rtol=1e-10, atol=1e-13, err_msg=f"step {step}")
     assert np.abs(x - START).max() > 0.1
+
+
+GROUPS = [(1.0, 0.1), (0.3, 0.0), (2.0, 0.02)]  # factor of the rate, and decay
+
+
+def largest_gap(rules: list[FirstOrderRule], optimiser: torch.optim.Optimizer, steps: int = 100) -> float:
+    """|ours - theirs| / max(1, |theirs|), over all steps and groups of an optimiser; group i starts at START + i."""
+    points, gap = [START + i for i in range(len(rules))], 0.0
+    for step in range(steps):
+        for i, group in enumerate(optimiser.param_groups):
+            group["params"][0].grad = slope(group["params"][0].detach())
+            if step == steps // 2:  # a schedule, which halves every group's rate
+                rules[i].rate = group["lr"] = group["lr"] / 2
+        optimiser.step()
+        points = [rule.update(x, slope(x)) for rule, x in zip(rules, points, strict=True)]
+        for x, group in zip(points, optimiser.param_groups, strict=True):
+            y = group["params"][0].detach().numpy()
+            gap = max(gap, float(np.nan_to_num(np.abs(x - y) / np.maximum(1, np.abs(y)), nan=np.inf).max()))
+    return gap
+
+
+def pytorchs(name: str) -> torch.optim.Optimizer:
+    """With three groups, each with a rate and a decay of its own."""
+    rate = RATES.get(name, 0.05)
+    groups = [
+        {"params": [torch.nn.Parameter(torch.tensor(START + i))], "lr": rate * factor, "weight_decay": decay}
+        for i, (factor, decay) in enumerate(GROUPS)
+    ]
+    return RULES[name][1](groups, **RULES[name][2])
+
+
+@pytest.mark.parametrize("name", RULES)
+def test_a_rule_for_each_group_is_pytorchs_groups(name):
+    rules = [ours(name, RATES.get(name, 0.05) * factor, decay) for factor, decay in GROUPS]
+    assert largest_gap(rules, pytorchs(name)) < 1e-12
+
+
+class WrongAdam(Adam):
+    """m/1 − β₁ᵗ and v/1 − β₂ᵗ: the bracket left out."""
+
+    def first_moment(self, grad):
+        m = super().first_moment(grad) * (1 - self.betas[0] ** self.t)
+        return np.asarray(m / 1 - self.betas[0] ** self.t)
+
+    def second_moment(self, grad):
+        v = super().second_moment(grad) * (1 - self.betas[1] ** self.t)
+        return np.abs(v / 1 - self.betas[1] ** self.t)
+
+
+class UncorrectedAdam(Adam):
+    """No correction at all."""
+
+    def first_moment(self, grad):
+        return super().first_moment(grad) * (1 - self.betas[0] ** self.t)
+
+    def second_moment(self, grad):
+        return super().second_moment(grad) * (1 - self.betas[1] ** self.t)
+
+
+class WrongAdadelta(Adadelta):
+    """E of a sum of squares."""
+
+    _sum = 0.0
+
+    def second_moment(self, grad):
+        self._sum = self._sum + grad**2
+        self._v = self.decay * self._v + (1 - self.decay) * self._sum
+        return self._v
+
+
+class WrongMomentum(Sgd):
+    """v ← μ·v − (1 − μ)·g; x ← x + v: no rate."""
+
+    def step(self, grad, m, v):
+        return m
+
+
+class SwappedMomentum(Sgd):
+    """The averaged form where the classical one is said."""
+
+    def first_moment(self, grad):
+        self._m = (1 - self.momentum) * grad + (0 if self.t == 1 else self.momentum * self._m)
+        return self._m
+
+
+@pytest.mark.parametrize(
+    ("name", "wrong"),
+    [
+        ("adam", WrongAdam),
+        ("adam", UncorrectedAdam),
+        ("adadelta", WrongAdadelta),
+        ("momentum", WrongMomentum),
+        ("dampening", WrongMomentum),
+        ("momentum", SwappedMomentum),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:overflow", "ignore:invalid value")  # without a rate a step diverges
+def test_the_forms_in_circulation_are_not_pytorchs(name, wrong):
+    assert issubclass(wrong, RULES[name][0])
+    rules = [ours(name, RATES.get(name, 0.05) * factor, decay, wrong) for factor, decay in GROUPS]
+    assert largest_gap(rules, pytorchs(name)) > 1e-3
+
+
+@pytest.mark.parametrize("name", ["adam", "adamw", "nadam", "nadamw"])
+def test_an_l2_penalty_is_not_decoupled_decay(name):
+    rules = [ours(name, RATES.get(name, 0.05) * factor, decay) for factor, decay in GROUPS]
+    for rule in rules:
+        rule.decoupled = not rule.decoupled
+    assert largest_gap(rules, pytorchs(name)) > 1e-3
 
 
 def test_the_start_is_not_changed():

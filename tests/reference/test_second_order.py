@@ -110,6 +110,41 @@ def test_leaves_a_saddle(method):
     assert found.value == pytest.approx(-0.25)
 
 
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("seed", range(8))
+def test_leaves_a_saddle_of_many_dimensions_from_anywhere_near(method, seed):
+    # Σ λᵢ zᵢ²/2 + zᵢ⁴/4 in turned coordinates z: a saddle at 0, 2³ minima where zᵢ² = −λᵢ for the negative λᵢ.
+    spread = np.array([-3.0, -1.0, -0.3, 0.5, 2.0, 30.0])
+    rng = np.random.default_rng(seed)
+    turn = np.linalg.qr(rng.standard_normal((6, 6)))[0]
+
+    def function(x):
+        z = turn.T @ x
+        return float((spread * z**2 / 2 + z**4 / 4).sum())
+
+    def gradient(x):
+        z = turn.T @ x
+        return turn @ (spread * z + z**3)
+
+    def hessian(x):
+        return turn @ np.diag(spread + 3 * (turn.T @ x) ** 2) @ turn.T
+
+    start = turn @ np.array([0.01, -0.01, 0.01, 1.0, -1.0, 0.5]) + 1e-3 * rng.standard_normal(6)
+    found = run(method, function, gradient, hessian, start)
+    assert found.converged
+    assert np.linalg.eigvalsh(hessian(found.x))[0] > 0.1
+    np.testing.assert_allclose(np.abs(turn.T @ found.x), np.sqrt(np.maximum(0, -spread)), atol=1e-7)
+    scipys = optimize.minimize(function, start, jac=gradient, method="BFGS", options={"gtol": 1e-9})
+    assert found.value == pytest.approx(scipys.fun, abs=1e-10)
+
+
+def test_newton_leaves_the_ridge_that_leads_to_a_saddle():
+    # No slope along y: by slopes alone one ends in the saddle, where each unguarded step leads.
+    found = newton(saddle, saddle_gradient, saddle_hessian, np.array([0.5, 0.0]))
+    assert found.converged
+    np.testing.assert_allclose(np.abs(found.x), [0, 1], atol=1e-7)
+
+
 def test_newton_leaves_the_saddle_itself():
     found = newton(saddle, saddle_gradient, saddle_hessian, np.zeros(2))
     assert found.converged

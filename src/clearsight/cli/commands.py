@@ -169,6 +169,52 @@ def models(
 
 
 @app.command()
+def profile(  # noqa: PLR0913 - options
+    models: Annotated[
+        list[str], typer.Argument(metavar="MODEL...", help="A model's name, a run's folder, or a recipe.")
+    ],
+    size: Annotated[
+        str | None, typer.Option(metavar="SIDE", help="Of the images: 640, or HEIGHTxWIDTH; else what suits the model.")
+    ] = None,
+    batch: Annotated[int, typer.Option(help="Number of images.")] = 1,
+    classes: Annotated[int | None, typer.Option(help="Of models by name; else 1000, or 80 for detectors.")] = None,
+    device: Annotated[str, typer.Option(help="Where it is timed: cpu, cuda, mps.")] = "cpu",
+    runs: Annotated[int, typer.Option(help="Forward passes to time; 0 only counts.")] = 10,
+    json_file: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write everything here.")] = None,
+    plot: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="HTML for --compare; else beside the --json file.")
+    ] = None,
+    *,
+    layers: Annotated[
+        bool, typer.Option("--layers", help="A row a layer, each of them timed, not a row a stage.")
+    ] = False,
+    compare: Annotated[bool, typer.Option("--compare", help="Set several models side by side.")] = False,
+) -> None:
+    """Count what a model costs, and time it.
+
+    Parameters, multiply-adds, FLOPs, memory, bytes moved and latency.
+    """
+    if plot is None and compare and json_file is not None:
+        plot = json_file.with_suffix(".html")
+    settings = {"size": None if size is None else _sides(size), "batch": batch, "classes": classes, "device": device}
+    found = [cs.profile(model, **settings, runs=runs, by_layer=layers and runs > 0) for model in models]
+    if json_file is not None:
+        json_file.parent.mkdir(parents=True, exist_ok=True)
+        every = [one.to_json() for one in found]
+        json_file.write_text(every[0] if len(every) == 1 else f"[{','.join(every)}]", encoding="utf-8")
+    show.profiles(found, layers=layers, compare=compare)
+    if compare and plot is not None and runs > 0:
+        show.comparison(found, plot)
+
+
+def _sides(size: str) -> int | tuple[int, int]:
+    parts = size.lower().split("x")
+    if len(parts) > 2 or not all(part.isdigit() for part in parts):
+        raise cs.ConfigError(f"size: expected a side such as 640, or HEIGHTxWIDTH such as 480x640, got {size!r}")
+    return int(parts[0]) if len(parts) == 1 else (int(parts[0]), int(parts[1]))
+
+
+@app.command()
 def demo(
     out: Annotated[Path, typer.Option(metavar="FOLDER", help="The run's folder.")] = Path("runs/demo"),
     *,

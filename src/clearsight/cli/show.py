@@ -16,10 +16,23 @@ if TYPE_CHECKING:
     from clearsight.data.dataset import Dataset
     from clearsight.deploy.prediction import Predictions
     from clearsight.deploy.run import Run
+    from clearsight.measure.profile import Profile
     from clearsight.metrics.scores import Scores
     from clearsight.types import Finding
 
-__all__ = ["dataset", "demo", "findings", "first_process", "models", "predictions", "scores", "summary", "table"]
+__all__ = [
+    "comparison",
+    "dataset",
+    "demo",
+    "findings",
+    "first_process",
+    "models",
+    "predictions",
+    "profiles",
+    "scores",
+    "summary",
+    "table",
+]
 
 MAIN = {
     "map": "mAP (COCO, IoU 0.50 to 0.95)",
@@ -41,6 +54,28 @@ def first_process() -> bool:
 def say(text: str, *, stderr: bool = False) -> None:
     """Plain lines: nothing in them is markup, and paths are not broken."""
     Console(stderr=stderr).print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+def profiles(found: Sequence[Profile], *, layers: bool, compare: bool) -> None:
+    """A table a model, of its stages or layers, with the totals; or the models side by side."""
+    from clearsight.measure.table import comparison_table, profile_table, summary
+
+    console = Console()
+    if not console.is_terminal:
+        console.width = 160
+    if compare:
+        console.print(comparison_table(found), markup=False, highlight=False)
+        return
+    for one in found:
+        console.print(profile_table(one, "layer" if layers else "stage"), markup=False, highlight=False)
+        say(f"\n{summary(one)}")
+
+
+def comparison(found: Sequence[Profile], plot: Path) -> None:
+    """The page that draws models against each other."""
+    from clearsight.report.comparison import write_comparison
+
+    say(f"\nlatency against FLOPs, opens in any browser: {write_comparison(found, plot)}")
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> None:

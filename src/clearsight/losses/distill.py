@@ -6,7 +6,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from clearsight.errors import RangeError, ShapeError
-from clearsight.losses.classify import cross_entropy
+from clearsight.losses.checks import trace_nan
+from clearsight.losses.classify import cross_entropy, reduce
 from clearsight.losses.maps import at_least_float32
 
 __all__ = ["distillation_loss", "temperature_softmax"]
@@ -51,11 +52,11 @@ def distillation_loss(
         soft_weight: w in [0, 1].
 
     Returns:
-        A scalar: the mean over samples (and positions).
+        A scalar: the mean over samples (and positions); 0 for an empty batch.
 
     Raises:
-        ShapeError: student and teacher differ in shape.
-        RangeError: the temperature or the weight is out of range.
+        ShapeError: student and teacher differ in shape, or the target fits neither.
+        RangeError: the temperature, the weight or a target is out of range, or the teacher's logits are not finite.
     """
     if student.shape != teacher.shape:
         raise ShapeError(
@@ -69,7 +70,8 @@ def distillation_loss(
         )
     said = F.log_softmax(at_least_float32(teacher.detach()) / temperature, 1)
     log_p = F.log_softmax(at_least_float32(student) / temperature, 1)
-    divergence = (said.exp() * (said - log_p)).sum(1).mean() * temperature**2
+    divergence = reduce((said.exp() * (said - log_p)).sum(1), "mean") * temperature**2
+    divergence = trace_nan(divergence, teacher=teacher)
     if target is None:
         return divergence
     return (1 - soft_weight) * cross_entropy(student, target) + soft_weight * divergence

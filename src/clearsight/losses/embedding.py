@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from clearsight.errors import RangeError, ShapeError
+from clearsight.losses.checks import check_choice
+from clearsight.losses.classify import reduce
 from clearsight.losses.maps import at_least_float32
 
 __all__ = ["batch_triplet_loss", "pairwise_distances", "triplet_loss"]
 
 Metric = Literal["euclidean", "squared", "cosine"]
+Mining = Literal["hard", "semi_hard", "all"]
 
 
 def pairwise_distances(a: Tensor, b: Tensor | None = None, *, metric: Metric = "euclidean") -> Tensor:
@@ -35,7 +38,9 @@ def pairwise_distances(a: Tensor, b: Tensor | None = None, *, metric: Metric = "
 
     Raises:
         ShapeError: these are no matrices of as many columns.
+        ConfigError: the metric is unknown.
     """
+    check_choice(metric, get_args(Metric), "metric")
     other = a if b is None else b
     if a.ndim != 2 or other.ndim != 2 or a.shape[1] != other.shape[1]:
         raise ShapeError(
@@ -69,7 +74,7 @@ def triplet_loss(anchor: Tensor, positive: Tensor, negative: Tensor, *, margin: 
         margin: at least 0.
 
     Returns:
-        A scalar.
+        A scalar; 0 for no triplets.
 
     Raises:
         ShapeError: the shapes differ.
@@ -83,7 +88,7 @@ def triplet_loss(anchor: Tensor, positive: Tensor, negative: Tensor, *, margin: 
     if margin < 0:
         raise RangeError(f"margin: must be at least 0, got {margin}")
     near, far = (_norm(at_least_float32(anchor) - at_least_float32(x)) for x in (positive, negative))
-    return F.relu(near - far + margin).mean()
+    return reduce(F.relu(near - far + margin), "mean")
 
 
 def batch_triplet_loss(
@@ -91,7 +96,7 @@ def batch_triplet_loss(
     labels: Tensor,
     *,
     margin: float = 0.2,
-    mining: Literal["hard", "semi_hard", "all"] = "hard",
+    mining: Mining = "hard",
     metric: Metric = "euclidean",
 ) -> Tensor:
     """Triplet loss over the triplets that a labelled batch holds.
@@ -103,7 +108,7 @@ def batch_triplet_loss(
 
     Args:
         embeddings: `(n, d)`; computed in float32 at least.
-        labels: `(n,)` int64.
+        labels: `(n,)` whole numbers.
         margin: at least 0.
         mining: which triplets count.
         metric: of `pairwise_distances`.
@@ -114,7 +119,12 @@ def batch_triplet_loss(
     Raises:
         ShapeError: there are not as many labels as embeddings.
         RangeError: the margin is negative.
+        ConfigError: the mining or the metric is unknown.
+
+    Cost: `O(n² log n)` time and `O(n²)` memory, also for `all`: sorted once, the negatives that violate a pair are a
+    prefix, and their sum is a difference of running sums.
     """
+    check_choice(mining, get_args(Mining), "mining")
     if labels.shape != embeddings.shape[:1]:
         raise ShapeError(f"labels: expected {tuple(embeddings.shape[:1])}, got {tuple(labels.shape)}")
     if margin < 0:
@@ -125,24 +135,21 @@ def batch_triplet_loss(
     positive, negative = same & ~itself, ~same
     if mining == "hard":
         usable = positive.any(1) & negative.any(1)
-        far = distance.masked_fill(~positive, -torch.inf).amax(1)[usable] if usable.any() else distance.sum(1)[usable]
-        near = distance.masked_fill(~negative, torch.inf).amin(1)[usable] if usable.any() else distance.sum(1)[usable]
-        return _mean(F.relu(far - near + margin), embeddings)
-    anchor, partner = (positive & negative.any(1)[:, None]).nonzero(as_tuple=True)
-    pulled, pushed = distance[anchor, partner], distance[anchor]  # p, p n
-    usable = negative[anchor]
+        far = distance.masked_fill(~positive, -torch.inf).amax(1) if len(labels) else distance.sum(1)
+        near = distance.masked_fill(~negative, torch.inf).amin(1) if len(labels) else distance.sum(1)
+        gap = far.masked_fill(~usable, 0) - near.masked_fill(~usable, 0)
+        return reduce(F.relu(gap + margin), "mean", counts=usable)
+    pairs = positive & negative.any(1)[:, None]
+    others = distance.masked_fill(~negative, torch.inf).sort(1).values  # of each anchor, the nearest first
     if mining == "semi_hard":
-        beyond = usable & (pushed > pulled[:, None])
-        nearest = pushed.masked_fill(~beyond, torch.inf).amin(1) if len(anchor) else pulled
-        farthest = pushed.masked_fill(~usable, -torch.inf).amax(1) if len(anchor) else pulled
-        chosen = torch.where(beyond.any(1), nearest, farthest)
-        return _mean(F.relu(pulled - chosen + margin), embeddings)
-    violation = F.relu(pulled[:, None] - pushed + margin)[usable]
-    return _mean(violation[violation > 0], embeddings)
-
-
-def _mean(values: Tensor, embeddings: Tensor) -> Tensor:
-    return values.mean() if len(values) else at_least_float32(embeddings).sum() * 0
+        beyond = torch.searchsorted(others.detach(), distance.detach(), right=True)  # how many are not farther
+        last = negative.sum(1, keepdim=True) - 1
+        chosen = others.gather(1, beyond.minimum(last).clamp(min=0)).masked_fill(~pairs, 0)
+        return reduce(F.relu(distance - chosen + margin), "mean", counts=pairs)
+    violating = torch.searchsorted(others.detach(), (distance + margin).detach())
+    sums = F.pad(others.masked_fill(others.isinf(), 0).cumsum(1), (1, 0))
+    total = (violating * (distance + margin) - sums.gather(1, violating)) * pairs
+    return total.sum() / (violating * pairs).sum().clamp(min=1)
 
 
 def _norm(difference: Tensor) -> Tensor:

@@ -6,6 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from clearsight.errors import RangeError, ShapeError
+from clearsight.losses.checks import check_range, check_same_shape, refuse_ids, trace_nan
 from clearsight.losses.classify import Reduction, reduce
 from clearsight.losses.maps import at_least_float32, check_map
 
@@ -28,17 +29,19 @@ def sigmoid_focal_loss(
 
     Args:
         logits: any shape; computed in float32 at least.
-        targets: same shape, in [0, 1].
+        targets: same shape, in [0, 1] (of more than 4096 a sample is checked).
         alpha: weight of positives (negatives weigh `1 - alpha`); None weighs both alike.
         gamma: at least 0; 0 gives cross-entropy.
         weight: broadcast with the logits, or None.
         reduction: `sum`, `mean` (over all elements, whatever their weight) or `none`.
 
     Returns:
-        A scalar, or the shape of `logits` for `none`.
+        A scalar, or the shape of `logits` for `none`. Nothing gives 0.
 
     Raises:
-        RangeError: `gamma` is negative or `alpha` lies outside [0, 1].
+        RangeError: `gamma` is negative, or `alpha` or a target lies outside [0, 1].
+        ShapeError: the shapes differ.
+        ConfigError: the reduction is unknown.
 
     Cost: a handful of temporaries of the logits' shape; differentiable twice; no device sync.
 
@@ -49,6 +52,8 @@ def sigmoid_focal_loss(
     """
     if gamma < 0 or (alpha is not None and not 0 <= alpha <= 1):
         raise RangeError(f"sigmoid_focal_loss: gamma must be >= 0 and alpha in [0, 1], got {gamma} and {alpha}")
+    check_same_shape(logits, targets, "targets")
+    check_range(targets)
     x = at_least_float32(logits)
     targets = targets.to(x.dtype)
     loss = F.binary_cross_entropy_with_logits(x, targets, reduction="none")
@@ -62,7 +67,7 @@ def sigmoid_focal_loss(
         loss = loss * ((2 * alpha - 1) * targets + (1 - alpha))
     if weight is not None:
         loss = loss * weight
-    return reduce(loss, reduction)
+    return trace_nan(reduce(loss, reduction), targets=targets, weight=weight)
 
 
 def softmax_focal_loss(
@@ -80,29 +85,35 @@ def softmax_focal_loss(
 
     Args:
         logits: `(n, k, …)`; computed in float32 at least.
-        target: `(n, …)` int64 class ids.
+        target: `(n, …)` class ids.
         gamma: at least 0; 0 gives cross-entropy.
         weight: `(k,)` factor of each class, or None for 1.
         ignore_index: class id of elements that do not count.
         reduction: `mean` over the elements that count (whatever their weight), `sum`, or `none`.
 
     Returns:
-        A scalar, or `(n, …)` for `none`.
+        A scalar, or `(n, …)` for `none`. The mean over nothing is 0.
 
     Raises:
         RangeError: `gamma` is negative or a class id is out of range.
         ShapeError: the target does not fit.
+        ConfigError: the reduction is unknown.
     """
     if gamma < 0:
         raise RangeError(f"softmax_focal_loss: gamma must be at least 0, got {gamma}")
-    check_map(logits, target, ignore_index=ignore_index)
     if target.shape == logits.shape or target.is_floating_point():
         raise ShapeError(
             f"target: softmax_focal_loss takes class ids (n, …) of type int64, got {tuple(target.shape)} {target.dtype}"
         )
+    check_map(logits, target, ignore_index=ignore_index)
     counts = None if ignore_index is None else target != ignore_index
-    ids = target if counts is None else target.masked_fill(~counts, 0)
-    log_p = F.log_softmax(at_least_float32(logits), 1).gather(1, ids[:, None]).squeeze(1)
+    ids = target.long() if counts is None else target.long().masked_fill(~counts, 0)
+    log_p = F.log_softmax(at_least_float32(logits), 1)
+    try:
+        log_p = log_p.gather(1, ids[:, None]).squeeze(1)
+    except RuntimeError:
+        refuse_ids(target, logits.shape[1], ignore_index=ignore_index)
+        raise
     wrong = -log_p.expm1()  # 1 - p, exact where p is close to 1
     if gamma < 1:
         wrong = wrong.clamp(min=1e-12)

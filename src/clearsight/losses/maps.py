@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from clearsight.errors import RangeError, ShapeError
+from clearsight.errors import ConfigError, ShapeError
+from clearsight.losses.checks import check_range, refuse_ids
 
 __all__ = ["as_probabilities", "at_least_float32", "check_map"]
 
@@ -26,24 +26,30 @@ def check_map(logits: Tensor, target: Tensor, *, ignore_index: int | None = None
 
     Raises:
         ShapeError: the target fits neither form.
-        RangeError: a class id is out of range. Checked on CPUs only: on a GPU it would wait for the device.
+        ConfigError: there is an `ignore_index` beside the probabilities of several classes.
+        RangeError: a probability, or for k = 1 an id, is not in [0, 1]. Checked on CPUs only. Ids of several classes
+            are left to the operation that looks them up, see `refuse_ids`.
     """
-    if logits.ndim < 2 or target.shape not in (logits.shape, logits.shape[:1] + logits.shape[2:]):
-        ids = (*logits.shape[:1], *logits.shape[2:])
+    ids = (*logits.shape[:1], *logits.shape[2:])
+    if logits.ndim < 2 or tuple(target.shape) not in (tuple(logits.shape), ids):
         raise ShapeError(
             f"target: expected {ids} class ids or {tuple(logits.shape)} probabilities for logits (n, k, …), "
             f"got {tuple(target.shape)}"
         )
-    if target.is_floating_point() or torch.compiler.is_compiling() or target.device.type != "cpu" or not target.numel():
+    several, soft = logits.shape[1] != 1, target.shape == logits.shape
+    if several and not soft:
+        if target.is_floating_point():
+            raise ShapeError(
+                f"target: class ids {tuple(target.shape)} are whole numbers, such as int64, got {target.dtype}; "
+                f"probabilities would be {tuple(logits.shape)}"
+            )
         return
-    counted = target if ignore_index is None else target[target != ignore_index]
-    most = max(2, logits.shape[1]) - 1
-    if counted.numel() and not 0 <= int(counted.min()) <= int(counted.max()) <= most:
-        wrong = int(counted.min()) if int(counted.min()) < 0 else int(counted.max())
-        raise RangeError(
-            f"target: found class id {wrong}, expected 0 to {most}; set ignore_index={wrong} if it marks what does not "
-            "count, else give the model more classes"
+    if several and ignore_index is not None:
+        raise ConfigError(
+            f"ignore_index: {ignore_index} is a class id, but the target has probabilities; give class ids, or a "
+            "weight of 0 to what does not count"
         )
+    check_range(target, ignore_index=ignore_index)
 
 
 def as_probabilities(logits: Tensor, target: Tensor, *, ignore_index: int | None) -> tuple[Tensor, Tensor]:
@@ -59,18 +65,25 @@ def as_probabilities(logits: Tensor, target: Tensor, *, ignore_index: int | None
 
     Raises:
         ShapeError: the target fits neither form.
-        RangeError: a class id is out of range.
+        ConfigError: there is an `ignore_index` beside the probabilities of several classes.
+        RangeError: a class id or a probability is out of range.
     """
     check_map(logits, target, ignore_index=ignore_index)
     n, k = logits.shape[:2]
-    x = at_least_float32(logits).reshape(n, k, -1)
+    x = at_least_float32(logits).flatten(2) if logits.ndim > 2 else at_least_float32(logits)[..., None]
     p = x.sigmoid() if k == 1 else x.softmax(1)
-    if target.is_floating_point():
-        return p, target.reshape(n, k, -1).to(p.dtype)
-    ids = target.reshape(n, -1)
-    if target.shape == logits.shape and k > 1:
-        return p, target.reshape(n, k, -1).to(p.dtype)  # one-hot integers
-    counts = torch.ones_like(ids, dtype=torch.bool) if ignore_index is None else ids != ignore_index
-    ids = ids.masked_fill(~counts, 0)
-    truth = ids[:, None].to(p.dtype) if k == 1 else F.one_hot(ids, k).movedim(-1, 1).to(p.dtype)
-    return p * counts[:, None], truth * counts[:, None]
+    if k == 1 or target.shape == logits.shape:
+        truth = target.reshape(x.shape)
+        if ignore_index is None:
+            return p, truth.to(p.dtype)
+        counts = truth != ignore_index
+        return p * counts, truth.to(p.dtype) * counts
+    ids = target.reshape(n, 1, x.shape[2]).long()
+    counts = None if ignore_index is None else ids != ignore_index
+    try:
+        places = ids if counts is None else ids.masked_fill(~counts, 0)
+        truth = torch.zeros_like(p).scatter_(1, places, 1.0)
+    except RuntimeError:
+        refuse_ids(target, k, ignore_index=ignore_index)
+        raise
+    return (p, truth) if counts is None else (p * counts, truth * counts)

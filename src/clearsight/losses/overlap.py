@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
 
 from clearsight.errors import RangeError
-from clearsight.losses.classify import binary_cross_entropy, cross_entropy
-from clearsight.losses.maps import as_probabilities, check_map
+from clearsight.losses.checks import check_choice, trace_nan
+from clearsight.losses.classify import binary_cross_entropy, cross_entropy, reduce
+from clearsight.losses.maps import as_probabilities
 
 __all__ = ["dice_ce_loss", "dice_loss", "tversky_loss"]
 
@@ -32,15 +33,16 @@ def dice_loss(
             dimensions; computed in float32 at least.
         target: `(n, …)` class ids; for k = 1 0 or 1; or `(n, k, …)` probabilities.
         smooth: s, at least 0; above 0 an absent class that is not predicted costs nothing instead of 0/0.
-        ignore_index: class id of pixels that do not count.
+        ignore_index: class id of pixels that do not count; goes with class ids, and with k = 1.
         over: `batch` sums over all pixels of the batch, `image` over those of an image and averages over images.
 
     Returns:
-        A scalar in [0, 1].
+        A scalar in [0, 1]; 0 where nothing counts, and for an empty batch.
 
     Raises:
         ShapeError: the target fits neither form.
-        RangeError: `smooth` is negative, or a class id lies outside 0 … k - 1.
+        RangeError: `smooth` is negative, a class id lies outside 0 … k - 1, or a probability outside [0, 1].
+        ConfigError: `over` is unknown, or there is an `ignore_index` beside the probabilities of several classes.
 
     Example:
         >>> import torch
@@ -50,9 +52,10 @@ def dice_loss(
     """
     if smooth < 0:
         raise RangeError(f"dice_loss: smooth must be at least 0, got {smooth}")
+    check_choice(over, get_args(Over), "over")
     p, t = as_probabilities(logits, target, ignore_index=ignore_index)
-    both, sums = _sum(p * t, over), _sum(p + t, over)
-    return (1 - _ratio(2 * both + smooth, sums + smooth)).mean()
+    both, sums = _sum(p * t, over), _sum(p, over) + _sum(t, over)
+    return trace_nan(reduce(1 - _ratio(2 * both + smooth, sums + smooth), "mean"), target=target)
 
 
 def tversky_loss(
@@ -82,17 +85,20 @@ def tversky_loss(
         over: see `dice_loss`.
 
     Returns:
-        A scalar in [0, 1].
+        A scalar in [0, 1]; 0 where nothing counts, and for an empty batch.
 
     Raises:
         ShapeError: the target fits neither form.
-        RangeError: a weight or `smooth` is negative, or a class id lies outside 0 … k - 1.
+        RangeError: a weight or `smooth` is negative, or a class id or a probability is out of range.
+        ConfigError: `over` is unknown, or there is an `ignore_index` beside the probabilities of several classes.
     """
     if min(alpha, beta, smooth) < 0:
         raise RangeError(f"tversky_loss: alpha, beta and smooth must be at least 0, got {alpha}, {beta}, {smooth}")
+    check_choice(over, get_args(Over), "over")
     p, t = as_probabilities(logits, target, ignore_index=ignore_index)
-    both, alarms, misses = _sum(p * t, over), _sum(p * (1 - t), over), _sum((1 - p) * t, over)
-    return (1 - _ratio(both + smooth, both + alpha * alarms + beta * misses + smooth)).mean()
+    both, said, true = _sum(p * t, over), _sum(p, over), _sum(t, over)
+    bottom = both + alpha * (said - both) + beta * (true - both)
+    return trace_nan(reduce(1 - _ratio(both + smooth, bottom + smooth), "mean"), target=target)
 
 
 def dice_ce_loss(
@@ -115,10 +121,14 @@ def dice_ce_loss(
         ignore_index: class id of pixels that do not count.
 
     Returns:
-        A scalar.
+        A scalar; 0 where nothing counts, and for an empty batch.
+
+    Raises:
+        ShapeError: the target fits neither form.
+        RangeError: `smooth`, a class id or a probability is out of range.
+        ConfigError: there is an `ignore_index` beside the probabilities of several classes.
     """
     dice = dice_loss(logits, target, smooth=smooth, ignore_index=ignore_index)
-    check_map(logits, target, ignore_index=ignore_index)
     if logits.shape[1] == 1:
         entropy = binary_cross_entropy(logits, target.reshape(logits.shape), ignore_index=ignore_index)
     else:

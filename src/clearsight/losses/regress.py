@@ -8,10 +8,13 @@ import torch
 from torch import Tensor
 
 from clearsight.errors import RangeError, ShapeError
+from clearsight.losses.checks import check_same_shape, trace_nan
 from clearsight.losses.classify import Reduction, reduce
 from clearsight.losses.maps import at_least_float32
 
 __all__ = ["gaussian_nll_loss", "huber_loss", "mean_absolute_loss", "squared_loss"]
+
+STEEPEST = -40.0
 
 
 def squared_loss(pred: Tensor, target: Tensor, *, reduction: Reduction = "mean") -> Tensor:
@@ -23,12 +26,14 @@ def squared_loss(pred: Tensor, target: Tensor, *, reduction: Reduction = "mean")
     Args:
         pred: any shape; computed in float32 at least.
         target: the same shape.
-        reduction: `mean`, `sum` or `none`.
+        reduction: `mean` (over all elements; 0 for none), `sum` or `none`.
 
     Raises:
         ShapeError: the shapes differ.
+        RangeError: a target is not finite.
+        ConfigError: the reduction is unknown.
     """
-    return reduce(_difference(pred, target).square(), reduction)
+    return trace_nan(reduce(_difference(pred, target).square(), reduction), target=target)
 
 
 def mean_absolute_loss(pred: Tensor, target: Tensor, *, reduction: Reduction = "mean") -> Tensor:
@@ -37,12 +42,14 @@ def mean_absolute_loss(pred: Tensor, target: Tensor, *, reduction: Reduction = "
     Args:
         pred: any shape; computed in float32 at least.
         target: the same shape.
-        reduction: `mean`, `sum` or `none`.
+        reduction: `mean` (over all elements; 0 for none), `sum` or `none`.
 
     Raises:
         ShapeError: the shapes differ.
+        RangeError: a target is not finite.
+        ConfigError: the reduction is unknown.
     """
-    return reduce(_difference(pred, target).abs(), reduction)
+    return trace_nan(reduce(_difference(pred, target).abs(), reduction), target=target)
 
 
 def huber_loss(pred: Tensor, target: Tensor, *, delta: float = 1.0, reduction: Reduction = "mean") -> Tensor:
@@ -54,42 +61,51 @@ def huber_loss(pred: Tensor, target: Tensor, *, delta: float = 1.0, reduction: R
         pred: any shape; computed in float32 at least.
         target: the same shape.
         delta: above 0.
-        reduction: `mean`, `sum` or `none`.
+        reduction: `mean` (over all elements; 0 for none), `sum` or `none`.
 
     Raises:
         ShapeError: the shapes differ.
-        RangeError: `delta` is not above 0.
+        RangeError: `delta` is not above 0, or a target is not finite.
+        ConfigError: the reduction is unknown.
     """
     if delta <= 0:
         raise RangeError(f"delta: must be above 0, got {delta}")
     distance = _difference(pred, target).abs()
     inner = distance.clamp(max=delta)
-    return reduce(inner * (distance - inner / 2), reduction)  # both branches in one: inner is |d| or delta
+    loss = inner * (distance - inner / 2)  # both branches in one: inner is |d| or delta
+    return trace_nan(reduce(loss, reduction), target=target)
 
 
 def gaussian_nll_loss(mean: Tensor, log_variance: Tensor, target: Tensor, *, reduction: Reduction = "mean") -> Tensor:
     """Negative log-likelihood of a Gaussian whose width is predicted too.
 
-    `½ (log 2π + s + (target - mean)² e^-s)`, s the logarithm of the variance (Nix and Weigend 1994).
+    `½ (log 2π + s + (target - mean)² e^-s)`, s the logarithm of the variance (Nix and Weigend 1994). Below s = -40 the
+    exponential goes on along its tangent: s that are far too small cost much, but no overflow, and come back.
 
     Args:
         mean: any shape; computed in float32 at least.
-        log_variance: s, broadcast with the mean.
+        log_variance: s, broadcast with the mean. Keep it in float32: its gradient grows with the squared error, which
+            half precision cannot hold.
         target: the mean's shape.
-        reduction: `mean`, `sum` or `none`.
+        reduction: `mean` (over all elements; 0 for none), `sum` or `none`.
 
     Raises:
-        ShapeError: mean and target differ in shape.
+        ShapeError: mean and target differ in shape, or the width cannot be broadcast with them.
+        RangeError: a target is not finite.
+        ConfigError: the reduction is unknown.
     """
+    shape = (1,) * (mean.ndim - log_variance.ndim) + tuple(log_variance.shape)
+    if len(shape) != mean.ndim or any(one not in (1, all_) for one, all_ in zip(shape, mean.shape, strict=True)):
+        raise ShapeError(
+            f"log_variance: expected what is broadcast with {tuple(mean.shape)}, got {tuple(log_variance.shape)}"
+        )
     width = at_least_float32(log_variance)
-    loss = 0.5 * (math.log(2 * math.pi) + width + _difference(mean, target).square() * torch.exp(-width))
-    return reduce(loss, reduction)
+    held = width.clamp(min=STEEPEST)
+    precision = torch.exp(-held) * (1 + held - width)
+    loss = 0.5 * (math.log(2 * math.pi) + width + _difference(mean, target).square() * precision)
+    return trace_nan(reduce(loss, reduction), target=target)
 
 
 def _difference(pred: Tensor, target: Tensor) -> Tensor:
-    if pred.shape != target.shape:
-        raise ShapeError(
-            f"target: expected the shape of the prediction, {tuple(pred.shape)}, got {tuple(target.shape)}; they are "
-            "not broadcast, because (n,) beside (n, 1) would compare each with every other"
-        )
+    check_same_shape(pred, target)
     return at_least_float32(pred) - target.to(at_least_float32(pred).dtype)

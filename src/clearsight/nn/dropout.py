@@ -127,7 +127,8 @@ class UniformDropout(_Dropping):
         if not self.training or self.p == 0:
             return x
         half = (3 * self.p / (1 - self.p)) ** 0.5
-        return x * torch.empty_like(x).uniform_(1 - half, 1 + half)
+        # Drawn in float32: the 256 steps of bfloat16 begin at the lower end, half a step below their mean.
+        return x * torch.empty_like(x, dtype=torch.float32).uniform_(1 - half, 1 + half).to(x.dtype)
 
 
 DROPOUTS: dict[str, Callable[[float], nn.Module]] = {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from clearsight.errors import ShapeError
@@ -23,8 +24,9 @@ def fft_conv2d(
     """What `torch.nn.functional.conv2d` computes, by a product of spectra.
 
     Cross-correlation is `F⁻¹(F(x) · conj F(w))`, cut to the places where the kernel lies wholly on the padded image. A
-    stride only leaves out places, so it saves nothing here. On a CPU, forward and
-    backward, it is slower up to kernels of 15, three times as fast from 21 and six times from 31 on.
+    stride only leaves out places, so it saves nothing here. On a CPU, forward and backward, it is slower up to kernels
+    of 15, three times as fast from 21 and six times from 31 on. What is exported is a convolution: formats such as ONNX
+    know no complex products, and whoever runs the graph chooses how it is done.
 
     Args:
         x: `(n, c, h, w)`; computed in float32 at least, since transforms of half precision do not exist everywhere.
@@ -52,6 +54,8 @@ def fft_conv2d(
             f"fft_conv2d: a kernel that spans {span[0]}×{span[1]} is larger than the padded image of "
             f"{size[0]}×{size[1]}"
         )
+    if torch.compiler.is_exporting():
+        return F.conv2d(x, weight, bias, stride, padding, dilation, groups)
     wide = x if x.dtype.itemsize >= 4 else x.float()
     kernel = weight.to(wide.dtype)
     if dilation > 1:
@@ -59,7 +63,7 @@ def fft_conv2d(
         spread[..., ::dilation, ::dilation] = kernel
         kernel = spread
     with torch.autocast(x.device.type, enabled=False):
-        image = torch.fft.rfft2(torch.nn.functional.pad(wide, [padding] * 4))
+        image = torch.fft.rfft2(F.pad(wide, [padding] * 4))
         taps = torch.fft.rfft2(kernel, s=size)
         image = image.view(n, groups, c // groups, *image.shape[2:])
         taps = taps.view(groups, len(weight) // groups, c // groups, *taps.shape[2:])
@@ -69,7 +73,8 @@ def fft_conv2d(
     out = full[..., : size[0] - span[0] + 1 : stride, : size[1] - span[1] + 1 : stride]
     if bias is not None:
         out = out + bias.to(out.dtype).view(-1, 1, 1)
-    return out.to(x.dtype)
+    as_x = x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous()
+    return out.to(x.dtype, memory_format=torch.channels_last if as_x else torch.preserve_format)
 
 
 def _checked(x: Tensor, weight: Tensor, groups: int) -> tuple[int, int, int, int]:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from torch import nn
-from torch.nn.modules.batchnorm import _BatchNorm  # pyright: ignore[reportPrivateUsage]  # the base of all four
+from torch.nn.modules.batchnorm import _BatchNorm  # pyright: ignore[reportPrivateUsage]  # the base of all
 
+from clearsight.nn.cross_iteration_norm import CrossIterationBatchNorm
+from clearsight.nn.cross_mini_batch_norm import CrossMiniBatchNorm
 from clearsight.nn.norm import batch_norms
 
 __all__ = ["freeze_norm", "unfreeze_norm"]
@@ -30,11 +32,19 @@ class _HeldBatchNorm3d(_StaysInEval, nn.BatchNorm3d): ...
 class _HeldSyncBatchNorm(_StaysInEval, nn.SyncBatchNorm): ...
 
 
+class _HeldCrossIterationBatchNorm(_StaysInEval, CrossIterationBatchNorm): ...
+
+
+class _HeldCrossMiniBatchNorm(_StaysInEval, CrossMiniBatchNorm): ...
+
+
 _HELD: dict[type[_BatchNorm], type[_BatchNorm]] = {
     nn.BatchNorm1d: _HeldBatchNorm1d,
     nn.BatchNorm2d: _HeldBatchNorm2d,
     nn.BatchNorm3d: _HeldBatchNorm3d,
     nn.SyncBatchNorm: _HeldSyncBatchNorm,
+    CrossIterationBatchNorm: _HeldCrossIterationBatchNorm,
+    CrossMiniBatchNorm: _HeldCrossMiniBatchNorm,
 }
 _PLAIN = {held: plain for plain, held in _HELD.items()}
 
@@ -44,7 +54,8 @@ def freeze_norm(model: nn.Module, *, statistics: bool = True, affine: bool = Fal
 
     Statistics of a few images a batch are worse than those that came with published weights: fine-tuning in small
     batches usually goes better with them frozen. The freeze survives `.train()`, copying and saving; names of
-    parameters and buffers stay. Norms without statistics (group, layer) have nothing to freeze here.
+    parameters and buffers stay. Norms over several batches (`cross_iteration`, `cross_mini_batch`) are frozen alike.
+    Norms without statistics (group, layer) have nothing to freeze here, and `FrozenBatchNorm` is frozen as it is.
 
     Args:
         model: changed in place.

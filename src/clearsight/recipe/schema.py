@@ -183,7 +183,7 @@ AssignerConfig = Annotated[MaxIouConfig | AtssConfig | SimOtaConfig, Field(discr
 
 # ------------------------------------------------------------------------------------------------ models
 Backbone = Literal["resnet18", "resnet34", "resnet50", "resnet101", "resnet152"]
-Norm = Literal["batch", "group", "frozen_batch"]
+Norm = Literal["batch", "group", "layer", "layer_channels", "instance", "frozen_batch"]
 
 
 class ClassifierConfig(Section):

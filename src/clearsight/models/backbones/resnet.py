@@ -8,87 +8,9 @@ from clearsight.errors import ConfigError, WeightsError
 from clearsight.nn.conv import conv_norm
 from clearsight.nn.init import kaiming_init
 from clearsight.nn.norm import norm as make_norm
+from clearsight.nn.residual import BasicBlock, Bottleneck
 
-__all__ = ["BasicBlock", "Bottleneck", "ResNet", "adapt_first_layer"]
-
-
-class BasicBlock(nn.Module):
-    """Two 3×3 convolutions around an identity.
-
-    Shape: x `(n, in_channels, h, w)` → `(n, width, ceil(h / stride), ceil(w / stride))`.
-
-    Args:
-        in_channels: channels of the input.
-        width: channels of the block.
-        stride: of the first convolution.
-        norm: a name of `nn.norm`.
-    """
-
-    expansion = 1
-
-    def __init__(self, in_channels: int, width: int, *, stride: int = 1, norm: str = "batch") -> None:
-        super().__init__()
-        self.conv1 = nn.Conv2d(in_channels, width, 3, stride, padding=1, bias=False)
-        self.bn1 = make_norm(norm, width)
-        self.conv2 = nn.Conv2d(width, width, 3, padding=1, bias=False)
-        self.bn2 = make_norm(norm, width)
-        self.relu = nn.ReLU(inplace=True)
-        self.downsample = _shortcut(in_channels, width, stride, norm)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Residual plus shortcut."""
-        shortcut = _project(self.downsample, x)
-        x = self.relu(conv_norm(self.conv1, self.bn1, x))
-        x = conv_norm(self.conv2, self.bn2, x)
-        return self.relu(x.add_(shortcut))
-
-
-class Bottleneck(nn.Module):
-    """1×1, 3×3, 1×1 around an identity; the 3×3 has the stride (torchvision's "v1.5", not the paper's first 1×1).
-
-    Shape: x `(n, in_channels, h, w)` → `(n, 4 * width, ceil(h / stride), ceil(w / stride))`.
-
-    Args:
-        in_channels: channels of the input.
-        width: channels of the 3×3 convolution.
-        stride: of the 3×3 convolution.
-        norm: a name of `nn.norm`.
-    """
-
-    expansion = 4
-
-    def __init__(self, in_channels: int, width: int, *, stride: int = 1, norm: str = "batch") -> None:
-        super().__init__()
-        self.conv1 = nn.Conv2d(in_channels, width, 1, bias=False)
-        self.bn1 = make_norm(norm, width)
-        self.conv2 = nn.Conv2d(width, width, 3, stride, padding=1, bias=False)
-        self.bn2 = make_norm(norm, width)
-        self.conv3 = nn.Conv2d(width, width * self.expansion, 1, bias=False)
-        self.bn3 = make_norm(norm, width * self.expansion)
-        self.relu = nn.ReLU(inplace=True)
-        self.downsample = _shortcut(in_channels, width * self.expansion, stride, norm)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Residual plus shortcut."""
-        shortcut = _project(self.downsample, x)
-        x = self.relu(conv_norm(self.conv1, self.bn1, x))
-        x = self.relu(conv_norm(self.conv2, self.bn2, x))
-        x = conv_norm(self.conv3, self.bn3, x)
-        return self.relu(x.add_(shortcut))
-
-
-def _shortcut(in_channels: int, out_channels: int, stride: int, norm: str) -> nn.Sequential | None:
-    if stride == 1 and in_channels == out_channels:
-        return None
-    return nn.Sequential(nn.Conv2d(in_channels, out_channels, 1, stride, bias=False), make_norm(norm, out_channels))
-
-
-def _project(downsample: nn.Sequential | None, x: Tensor) -> Tensor:
-    """The shortcut: x itself, or x in the shape that the block gives."""
-    if downsample is None:
-        return x
-    convolution, norm = downsample
-    return conv_norm(convolution, norm, x) if isinstance(convolution, nn.Conv2d) else downsample(x)
+__all__ = ["ResNet", "adapt_first_layer"]
 
 
 LAYERS: dict[int, tuple[type[BasicBlock | Bottleneck], tuple[int, int, int, int]]] = {
