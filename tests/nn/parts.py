@@ -51,6 +51,10 @@ def tokens(n: int) -> tuple[Tensor, ...]:
     return (torch.randn(n, 6, C),)
 
 
+def tokens_across(n: int) -> tuple[Tensor, ...]:
+    return (torch.randn(n, C, 6),)
+
+
 def token_map(n: int) -> tuple[Tensor, ...]:
     return (torch.randn(n, 9, 7, C),)
 
@@ -100,18 +104,6 @@ class OfRegions(nn.Module):
         return self.look([x, F.avg_pool2d(x, 2)] if self.levels == 2 else x, boxes, index)
 
 
-class AfterConvolution(nn.Module):
-    """A convolution and the norm that wants to know it."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.convolution = nn.Conv2d(C, C, 3, padding=1, bias=False)
-        self.norm = norm(AFTER, C, after=self.convolution, window=3)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.norm(self.convolution(x), self.convolution, x)
-
-
 # ------------------------------------------------------------------------------------------------ the table
 @dataclass(frozen=True)
 class Part:
@@ -144,6 +136,7 @@ PARTS: dict[str, Part] = {
     "ConvNormAct": Part(lambda: ConvNormAct(C, 16, stride=2)),
     "ConvNormAct, group": Part(lambda: ConvNormAct(C, 16, norm="group", activation="gelu")),
     "NormActConv": Part(lambda: NormActConv(C, 16, 5)),
+    "ConvNormAct, 1-D": Part(lambda: ConvNormAct(C, 16, dims=1), tokens_across),
     "DepthwiseSeparable": Part(lambda: DepthwiseSeparable(C, 16, stride=2)),
     "SpatiallySeparable": Part(lambda: SpatiallySeparable(C, 16, 5)),
     "hybrid_dilated": Part(lambda: hybrid_dilated(C)),
@@ -151,7 +144,7 @@ PARTS: dict[str, Part] = {
     "fft_conv2d": Part(lambda: Calls(fft_conv2d, 16, C, 5, 5, padding=2)),
     "DynamicConv2d": Part(lambda: DynamicConv2d(C, 16)),
     "InputNorm": Part(lambda: InputNorm(Statistics(mean=(0.4,) * C, std=(0.2,) * C)), without=WIDENS),
-    "norm(cross_iteration)": Part(AfterConvolution),
+    "norm_after": Part(lambda: ConvNormAct(C, 16, norm=AFTER)),
     "CosineConv2d": Part(lambda: CosineConv2d(C, 16)),
     "CosineLinear": Part(lambda: CosineLinear(C, 16), tokens, ANY_RANK),
     "weight_norm": Part(lambda: weight_norm(nn.Conv2d(C, 16, 3, padding=1))),

@@ -61,6 +61,7 @@ def test_the_response_knows_no_length_of_input_or_weight() -> None:
     layer, x = CosineConv2d(3, 5), torch.randn(1, 3, 6, 6)
     expected = layer(x)
     torch.testing.assert_close(layer(x * 1000), expected)
+    torch.testing.assert_close(layer(x * 1e-4), expected)
     with torch.no_grad():
         layer.weight *= torch.rand(5, 1, 1, 1) + 0.1
     torch.testing.assert_close(layer(x), expected)

@@ -111,6 +111,26 @@ def test_over_a_window_of_small_steps_it_is_far_nearer_to_the_truth_than_without
     assert errors[0] < errors[1] / 20
 
 
+def test_it_is_the_papers_equations_written_out() -> None:
+    (convolution, norm), seen, kept = pair(4), inputs(4), []
+    for x in seen[:-1]:
+        y = convolution(x)
+        mean, square = y.mean((0, 2, 3)), y.square().mean((0, 2, 3))
+        slopes = [torch.autograd.grad(q.sum(), convolution.weight, retain_graph=True)[0] for q in (mean, square)]
+        kept.append((mean.detach(), square.detach(), *slopes, convolution.weight.detach().clone()))
+        norm(y, convolution, x)
+        moved(convolution, 0.01)
+    y, now = convolution(seen[-1]).detach(), convolution.weight.detach()
+    means, squares = [y.mean((0, 2, 3))], [y.square().mean((0, 2, 3))]
+    for mean, square, mean_slope, square_slope, then in kept:
+        means.append(mean + (mean_slope * (now - then)).sum((1, 2, 3)))  # the expansions
+        carried = square + (square_slope * (now - then)).sum((1, 2, 3))
+        squares.append(torch.maximum(carried, means[-1] ** 2))
+    mean = torch.stack(means).mean(0)  # averaged over the window
+    expected = normalised(y, mean, torch.stack(squares).mean(0) - mean**2)
+    torch.testing.assert_close(norm(convolution(seen[-1]), convolution, seen[-1]), expected)
+
+
 def test_a_variance_that_the_expansion_makes_negative_counts_as_zero() -> None:
     convolution, norm = pair(2)
     (x,) = inputs(1)
@@ -253,6 +273,22 @@ def test_half_precision_keeps_the_statistics_of_single(dtype: torch.dtype) -> No
     assert half.past_var_slope.dtype == torch.float32
     torch.testing.assert_close(half.past_var_slope, exact.past_var_slope, rtol=0.02, atol=0.02)
     torch.testing.assert_close(half.running_var, exact.running_var, rtol=0.01, atol=0.01)
+
+
+def test_a_model_all_in_bfloat16_trains() -> None:
+    torch.manual_seed(1)
+    exact = ConvNormAct(4, 8, norm="cbn")
+    exact[1].burn_in = 0
+    half = copy.deepcopy(exact).bfloat16()
+    seen = [torch.randn(4, 4, 16, 16) * 3 for _ in range(3)]
+    expected, found = [exact(x) for x in seen][-1], [half(x.bfloat16()) for x in seen][-1]
+    assert found.dtype == torch.bfloat16
+    gradients = (
+        torch.autograd.grad(y.float().square().sum(), layer.parameters())
+        for y, layer in ((found, half), (expected, exact))
+    )
+    for mine, other in zip(*gradients, strict=True):
+        torch.testing.assert_close(mine.float() / other.norm(), other / other.norm(), rtol=0.1, atol=0.1)
 
 
 def test_an_empty_batch_changes_nothing() -> None:

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from clearsight.errors import ShapeError
+from clearsight.nn.conv import ConvNormAct
 from clearsight.nn.winograd import winograd_conv2d, winograd_pays
 
 
@@ -65,3 +66,21 @@ def test_where_it_pays() -> None:
             nn.Conv2d(256, 64, 3, padding=1),
         ):
             assert not winograd_pays(x, other)
+
+
+def test_blocks_take_it_where_it_pays() -> None:
+    x = torch.randn(1, 192, 32, 32)
+    for norm in ("batch", None):
+        block = ConvNormAct(192, 192, norm=norm).eval()
+        plain = block(x)  # with gradients: the direct way
+        with torch.no_grad(), torch.profiler.profile() as profile:
+            fast = block(x)
+        seen = [event.key for event in profile.key_averages()]
+        assert "aten::bmm" in seen
+        assert not any("convolution" in key for key in seen)
+        torch.testing.assert_close(fast, plain, rtol=0, atol=2e-4)
+        handle = block[0].register_forward_hook(lambda *_: None)
+        with torch.no_grad(), torch.profiler.profile() as profile:
+            block(x)
+        assert any("convolution" in event.key for event in profile.key_averages())
+        handle.remove()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -88,7 +88,7 @@ class Counter(TorchDispatchMode):
         for name, module in model.named_modules():
             tally = self.layers[name]
             self._handles += [
-                module.register_forward_pre_hook(partial(self._enter, tally), prepend=True),
+                module.register_forward_pre_hook(partial(self._enter, tally), prepend=True, with_kwargs=True),
                 module.register_forward_hook(partial(self._leave, tally), always_call=True),
             ]
 
@@ -98,7 +98,8 @@ class Counter(TorchDispatchMode):
             handle.remove()
 
     # -------------------------------------------------------------------------------------------- whose it is
-    def _enter(self, tally: Tally, module: nn.Module, args: object) -> None:
+    def _enter(self, tally: Tally, module: nn.Module, args: object, kwargs: object) -> None:
+        self._label(tensors_in((args, kwargs)), self._stack[-1])
         tally.calls += 1
         self._stack.append(tally)
 
@@ -107,8 +108,14 @@ class Counter(TorchDispatchMode):
         results = list(tensors_in(out))
         if not tally.outputs:
             tally.outputs = tuple(tuple(tensor.shape) for tensor in results)
-        # The nodes of the graph that are new since are this module's: those of modules within have been labelled.
-        pending = [tensor.grad_fn for tensor in results]
+        self._label(results, tally)
+
+    def _label(self, tensors: Iterable[Tensor], tally: Tally) -> None:
+        """Claim the nodes of the graph behind some tensors for a module, but those that are another's already.
+
+        What modules within computed was claimed when they were left, what came before when this one was entered.
+        """
+        pending = [tensor.grad_fn for tensor in tensors]
         while pending:
             node = pending.pop()
             if node is not None and node not in self._labelled:

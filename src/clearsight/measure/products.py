@@ -29,18 +29,21 @@ Cost = Callable[[Sequence[Any], Mapping[str, Any], Any], Work | None]
 
 def _sum(products: int, sums: int, *, more: int = 0) -> Work:
     """Products that are added up in so many sums, and FLOPs beside them."""
-    return Work(products, max(2 * products - sums, 0) + more)
+    return Work(products, 2 * products - min(sums, products) + more)
 
 
 # ------------------------------------------------------------------------------------------------ convolution
 def _convolution(args: Sequence[Any], kwargs: Mapping[str, Any], out: Tensor) -> Work:
     """(2·C_in/g·k² − 1)·C_out·h·w, and C_out·h·w with a bias; padded zeros are multiplied like other values.
 
-    A transposed one spreads each input over C_out/g·k² places of the output, those that are cropped too.
+    A transposed one spreads each input over C_out/g·k² places of the output, those that are cropped too; places that
+    no input reaches, between kernels smaller than the stride, are no sums.
     """
     x, weight, bias, transposed = args[0], args[1], args[2], args[6]
     products = (x if transposed else out).numel() * math.prod(weight.shape[1:])
-    return _sum(products, out.numel(), more=0 if bias is None else out.numel())
+    sides = zip(out.shape[2:], x.shape[2:], weight.shape[2:], strict=True)
+    reached = math.prod(min(side, before * kernel) if transposed else side for side, before, kernel in sides)
+    return _sum(products, math.prod(out.shape[:2]) * reached, more=0 if bias is None else out.numel())
 
 
 def _convolution_backward(args: Sequence[Any], kwargs: Mapping[str, Any], out: Any) -> Work:  # noqa: ANN401

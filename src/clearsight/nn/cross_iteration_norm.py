@@ -157,7 +157,7 @@ class CrossIterationBatchNorm(nn.BatchNorm2d):
             convolution.groups,
         )
         divisor = part if normed.dtype == torch.float16 else part**2
-        var_slope = slope.flatten(1).to(self.past_var_slope.dtype) * (2 * divisor / batch.inverse).unsqueeze(1)
+        var_slope = slope.flatten(1) * (2 * divisor / batch.inverse).unsqueeze(1)
         mean_slope = patch_mean(x, convolution, (normed.shape[2], normed.shape[3]))
         place = (self.steps % (self.window - 1)).view(1)
         for kept, new in (
@@ -167,7 +167,7 @@ class CrossIterationBatchNorm(nn.BatchNorm2d):
             (self.past_mean_slope, mean_slope.unsqueeze(0)),
         ):
             kept.index_copy_(0, place, new.to(kept.dtype))
-        self.past_var_slope.index_copy_(1, place, var_slope.unsqueeze(1))
+        self.past_var_slope.index_copy_(1, place, var_slope.unsqueeze(1).to(self.past_var_slope.dtype))
         self.steps.add_(1)
 
     def extra_repr(self) -> str:

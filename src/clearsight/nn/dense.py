@@ -103,7 +103,7 @@ class DenseBlock(nn.Module):
         growth: the paper's k, channels that each layer adds.
         bottleneck: the 1×1 convolutions give this many times `growth`.
         drop: share of the new features that is dropped in training.
-        recompute: save memory for about a fifth more time; norms count each batch once, values are the same.
+        recompute: save memory for about a quarter more time; norms count each batch once, values are the same.
         norm: a name of `nn.norm`.
         activation: a name of `nn.activation`.
     """

@@ -141,10 +141,10 @@ class _WindowNorm(torch.autograd.Function):
         inverse: Tensor,
         share: Tensor,
     ) -> Tensor:
-        scale = torch.ones_like(centre) if weight is None else weight
+        scale = torch.ones_like(centre) if weight is None else weight.to(centre.dtype)
         ctx.save_for_backward(scale, normed, centre, spread, inverse, share)
-        ctx.affine = weight is not None, bias is not None  # pyright: ignore[reportAttributeAccessIssue]
-        shift = torch.zeros_like(centre) if bias is None else bias
+        ctx.types = [None if part is None else part.dtype for part in (weight, bias)]  # pyright: ignore
+        shift = torch.zeros_like(centre) if bias is None else bias.to(centre.dtype)
         var = spread.square().reciprocal()
         return torch.native_batch_norm(normed, scale, shift, centre, var, training=False, momentum=0.0, eps=0.0)[0]
 
@@ -168,5 +168,7 @@ class _WindowNorm(torch.autograd.Function):
         )
         direct = (scale * spread * inverse * (1 - share)).to(grad.dtype)
         dy = through.addcmul_(grad, direct.view(1, -1, 1, 1))
-        affine = ctx.affine  # pyright: ignore[reportAttributeAccessIssue]
-        return dy, d_scale if affine[0] else None, d_shift if affine[1] else None, None, None, None, None, None
+        types = ctx.types  # pyright: ignore[reportAttributeAccessIssue]
+        d_weight = None if types[0] is None else d_scale.to(types[0])
+        d_bias = None if types[1] is None else d_shift.to(types[1])
+        return dy, d_weight, d_bias, None, None, None, None, None

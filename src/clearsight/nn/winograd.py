@@ -102,7 +102,7 @@ def winograd_pays(x: Tensor, conv: nn.Conv2d) -> bool:
     """
     if torch.is_grad_enabled() or torch.compiler.is_compiling() or type(x) is not Tensor:
         return False
-    if x.dtype != torch.float32 or x.device.type != "cpu" or torch.is_autocast_enabled("cpu"):
+    if x.ndim != 4 or x.dtype != torch.float32 or x.device.type != "cpu" or torch.is_autocast_enabled("cpu"):
         return False
     if conv.kernel_size != (3, 3) or conv.stride != (1, 1) or conv.dilation != (1, 1) or conv.groups != 1:
         return False

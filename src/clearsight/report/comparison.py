@@ -97,7 +97,7 @@ def _figure(profiles: Sequence[Profile], x: str, y: str, point: Callable[[Profil
                 "y": [up],
                 "name": named(one.name),
                 "text": [named(one.name)],
-                "textposition": "top center",
+                "textposition": "top right",
                 "marker": {
                     "size": 11,
                     "color": to_hex(class_color(index)),

@@ -56,7 +56,8 @@ def parameter_groups(model: nn.Module, config: OptimizerConfig) -> list[dict[str
 def build_optimizer(model: nn.Module, config: OptimizerConfig, *, fused: bool = True) -> Optimizer:
     """The optimiser that `config.name` names, over `parameter_groups`.
 
-    `sgd` is plain gradient descent, `momentum` PyTorch's form `v ← μv + g; x ← x − αv`, `nesterov` its look-ahead form.
+    `sgd` is plain gradient descent, `momentum` PyTorch's form `v ← μv + g; x ← x − αv`, `nesterov` its look-ahead form;
+    `rmsprop` takes `momentum` too, of its scaled steps. What the recipe does not name is PyTorch's default.
     `weight_decay` is decoupled from the gradient for `adamw` and `nadam` and an L2 term of the gradient for the others.
     `lbfgs` evaluates the batch several times a step and takes one group: no decay, no backbone factor.
 

@@ -29,8 +29,7 @@ class Fpn(nn.Module):
         out: channels of every output.
         strides: by level of the backbone; levels not in `in_channels` are passed over.
         extra: `p6p7` adds two levels by stride-2 convolutions.
-        norm: a name of `nn.norm` behind every lateral and output convolution; None as in the paper.
-        norm: a name of `nn.norm` that follows every 3×3 output, with a ReLU; None for the paper's plain outputs.
+        norm: a name of `nn.norm` behind every lateral and output, these with a ReLU; None for the paper's plain ones.
     """
 
     def __init__(
