@@ -27,7 +27,7 @@ PEER = "scikit-learn: TF-IDF of 1 to 4 letters, logistic regression"
 
 def _extra(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="of split and training")
-    parser.add_argument("--epochs", type=int, default=8)
+    parser.add_argument("--epochs", type=int, default=10)
 
 
 def best_possible(problem: Any) -> float:  # noqa: ANN401 - a class of the example

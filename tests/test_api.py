@@ -140,3 +140,19 @@ def test_data_is_checked_to_the_last_pixel(place):
     found = cs.check_data(root)
     assert len(found) == len(good) - 1
     assert any(str(victim) in finding.where for finding in found.findings if finding.severity == "error")
+
+
+def test_profiling_by_name_by_run_and_of_a_module(run):
+    named = cs.profile("light", size=64, classes=3)
+    assert isinstance(named, cs.Profile)
+    assert (named.name, named.inputs, named.scores) == ("light", ((1, 3, 64, 64),), {})
+    trained = cs.profile(run, runs=1)
+    assert trained.inputs == ((1, 3, 64, 64),)  # the recipe's size
+    assert list(trained.scores) == ["map (test)", "map (val)"][: len(trained.scores)]
+    assert trained.latency is not None
+    module = cs.profile(torch.nn.Linear(4, 5), torch.zeros(2, 4))
+    assert (module.name, module.total.multiply_adds) == ("Linear", 40)
+    with pytest.raises(cs.ConfigError, match="did you mean 'light'"):
+        cs.profile("lihgt")
+    with pytest.raises(cs.ConfigError, match="give either inputs or size"):
+        cs.profile("light", torch.zeros(1, 3, 64, 64), size=64)

@@ -24,7 +24,18 @@ def call(capsys):
 def test_without_arguments_there_is_help(call):
     code, out, _ = call()
     assert code == 0
-    for command in ("train", "eval", "predict", "convert", "check-data", "recipes", "recipe", "models", "demo"):
+    for command in (
+        "train",
+        "eval",
+        "predict",
+        "convert",
+        "check-data",
+        "recipes",
+        "recipe",
+        "models",
+        "profile",
+        "demo",
+    ):
         assert f"\n  {command} " in out
 
 
@@ -38,7 +49,7 @@ def test_help_is_quick_and_leaves_torch_alone():
 
 
 @pytest.mark.parametrize(
-    "command", ["train", "eval", "predict", "convert", "check-data", "recipes", "models", "demo", "recipe"]
+    "command", ["train", "eval", "predict", "convert", "check-data", "recipes", "models", "profile", "demo", "recipe"]
 )
 def test_every_command_explains_itself(call, command):
     code, out, _ = call(command, "--help")
@@ -93,6 +104,12 @@ def test_models_are_listed(call):
         (("recipe", "show", "demoo"), "did you mean 'demo'?"),
         (("convert", "coco", "nowhere.json", "out", "--to", "yolo"), "nowhere.json"),
         (("check-data", "nowhere"), "nowhere"),
+        (("profile",), "--help"),
+        (("profile", "resnet81"), "did you mean 'resnet18'?"),
+        (("profile", "resnet18", "--size", "16"), "use 32 or more"),
+        (("profile", "resnet18", "--size", "wide"), "expected a side such as 640, or HEIGHTxWIDTH"),
+        (("profile", "resnet18", "--batch", "0"), "must be at least 1"),
+        (("profile", "resnet18", "--device", "gpu9"), "device: 'gpu9' cannot be used here"),
         (("bogus",), "bogus"),
         (("predict",), "--help"),
     ],
@@ -105,6 +122,38 @@ def test_mistakes_are_one_message_and_code_2(call, tmp_path, monkeypatch, argume
     assert err.startswith("error: ")
     assert "Traceback" not in out + err
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_model_is_profiled_by_stage_or_by_layer(call, tmp_path):
+    kept = tmp_path / "new" / "light.json"
+    code, out, _ = call("profile", "light", "--size", "64x96", "--classes", "5", "--runs", "2", "--json", str(kept))
+    assert code == 0
+    assert out.startswith("stage ")
+    assert "light on (1, 3, 64, 96) float32" in out
+    assert "latency: " in out
+    found = json.loads(kept.read_text(encoding="utf-8"))
+    assert found["name"] == "light"
+    assert found["latency"]["runs"] == 2
+    code, out, _ = call("profile", "light", "--size", "64", "--runs", "0", "--layers")
+    assert code == 0
+    assert out.startswith("layer ")
+    assert "latency" not in out
+    assert len(out.splitlines()) > 60
+
+
+def test_models_are_compared_side_by_side_and_drawn(call, tmp_path):
+    kept = tmp_path / "both.json"
+    arguments = ("profile", "--compare", "light", "resnet18", "--size", "64", "--runs", "1", "--json", str(kept))
+    code, out, _ = call(*arguments)
+    assert code == 0
+    assert out.split()[:2] == ["light", "resnet18"]
+    assert "latency, median ms" in out
+    assert f"opens in any browser: {tmp_path / 'both.html'}" in out
+    assert [one["name"] for one in json.loads(kept.read_text(encoding="utf-8"))] == ["light", "resnet18"]
+    page = (tmp_path / "both.html").read_text(encoding="utf-8")
+    assert "Latency against FLOPs" in page
+    code, out, _ = call("profile", "light", "resnet18", "--size", "64", "--runs", "0")
+    assert out.count("multiply-adds:") == 2  # without --compare, one after the other
 
 
 @pytest.mark.real

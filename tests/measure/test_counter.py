@@ -120,7 +120,7 @@ def test_what_has_no_rule_is_named_with_how_often_it_ran():
         (lambda x: torch.empty(3, 4).copy_(x), 2 * 48),
         (lambda x: x.clone().add_(1), 2 * 48 + 2 * 48),
     ],
-    ids="add broadcast views expand cat zeros index copy inplace".split(),
+    ids=["add", "broadcast", "views", "expand", "cat", "zeros", "index", "copy", "inplace"],
 )
 def test_bytes_are_those_that_are_read_and_written(function, moved):
     class Layer(nn.Module):

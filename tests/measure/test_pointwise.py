@@ -53,7 +53,22 @@ def sigmoid(x):
         (lambda x: x.clamp(0, 1), lambda x: x.largest(x).largest(x)),
         (lambda x: x > 0, lambda x: x.largest(x)),
     ],
-    ids="sigmoid silu relu leaky_relu relu6 hardsigmoid hardswish rsqrt addcmul lerp add clamp clamp2 greater".split(),
+    ids=[
+        "sigmoid",
+        "silu",
+        "relu",
+        "leaky_relu",
+        "relu6",
+        "hardsigmoid",
+        "hardswish",
+        "rsqrt",
+        "addcmul",
+        "lerp",
+        "add",
+        "clamp",
+        "clamp2",
+        "greater",
+    ],
 )
 def test_each_element_costs_what_its_formula_does(number, function, by_hand):
     by_hand(number())
@@ -127,7 +142,7 @@ def variance(numbers):
         (lambda x: x.std(-1), lambda row: variance(row).sqrt()),
         (lambda x: x.norm(dim=-1), lambda row: total([one * one for one in row]).sqrt()),
     ],
-    ids="sum mean amax max argmax softmax log_softmax var std norm".split(),
+    ids=["sum", "mean", "amax", "max", "argmax", "softmax", "log_softmax", "var", "std", "norm"],
 )
 def test_each_row_costs_what_its_formula_does(number, function, by_hand):
     by_hand([number() for _ in range(4)])

@@ -95,7 +95,7 @@ def test_layouts_types_and_modes_are_kept():
 
 def test_hooks_and_parametrizations_come_along():
     model = nn.Sequential(weight_norm(nn.Linear(3, 3)), nn.ReLU())
-    model[1].register_forward_hook(lambda module, args, out: out + 1)
+    model[1].register_forward_hook(lambda module, args, out: torch.add(out, 1))
     x = torch.randn(2, 3)
     torch.testing.assert_close(replicate(model, meta=False)(x), model(x))
     assert replicate(model, meta=True)(x.to("meta")).shape == (2, 3)

@@ -224,6 +224,10 @@ def test_levels_are_torchvisions_at_every_side() -> None:
     sides = torch.arange(1.0, 1200)
     boxes = torch.cat([torch.full((len(sides), 2), 3.0), 3 + sides[:, None].expand(-1, 2)], dim=1)
     assert torch.equal(fpn_level(boxes, STRIDES), ops.poolers.LevelMapper(2, 5)([boxes]))
+    corner = (torch.arange(500) * 4.1)[:, None].expand(-1, 2)
+    boxes = torch.cat([corner, corner + 224], dim=1)  # of which rounding makes some a little smaller
+    assert (boxes[:, 2] - boxes[:, 0]).min() < 224
+    assert (fpn_level(boxes, STRIDES) == 2).all()
 
 
 # ------------------------------------------------------------------------------------------------ what all must stand
@@ -281,6 +285,19 @@ class Readers(nn.Module):
             roi_align(levels[0], boxes, image, (2, 3), stride=4, samples=0),
             roi_pool(levels[0], boxes, image, (2, 3), stride=4),
         ]
+
+
+class OneLevel(nn.Module):
+    def forward(self, features: Tensor, boxes: Tensor, image: Tensor) -> list[Tensor]:
+        return [read(features, boxes, image, (2, 3), stride=9.1) for read in (roi_align, roi_pool)]
+
+
+def test_exported_in_plain_operations() -> None:
+    """Which are other ones than those that run here."""
+    inputs = feature_map(), BOXES, IMAGE
+    exported = torch.export.export(OneLevel(), inputs).module()
+    for found, expected in zip(exported(*inputs), OneLevel()(*inputs), strict=True):
+        torch.testing.assert_close(found, expected)
 
 
 @pytest.mark.slow

@@ -139,6 +139,8 @@ def test_a_norm_after_each_sum_leaves_normalised_tokens() -> None:
 def test_a_scale_of_zero_leaves_the_tokens_alone() -> None:
     x = torch.randn(2, 4, 8)
     assert torch.equal(TransformerBlock(8, SelfAttention(8, 2), layer_scale=0.0)(x), x)
+    last = TransformerBlock(8, SelfAttention(8, 2), norm_first=False, layer_scale=0.0)
+    assert torch.equal(last(x), last.ln_2(last.ln_1(x)))
     layer = LayerScale(8, 0.5)
     assert torch.equal(layer(x), 0.5 * x)
     assert layer(x.bfloat16()).dtype == torch.bfloat16

@@ -88,7 +88,9 @@ def _convolution_backward(args: Sequence[Any], kwargs: Mapping[str, Any]) -> tup
 # ------------------------------------------------------------------------------------------------ normalisation
 def _batch_norm(args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[Tensor, Tensor, Tensor] | None:
     x, training = args[0], args[5]
-    if x.ndim < 2 or x.dtype != torch.float32 or any(one is not None and len(one) != x.shape[1] for one in args[1:5]):
+    if x.ndim < 2 or (training and x.dtype != torch.float32) or not x.dtype.is_floating_point:
+        return None
+    if any(one is not None and len(one) != x.shape[1] for one in args[1:5]):
         return None
     channels = x.shape[1] if training else 0
     return _like(x), x.new_empty(channels), x.new_empty(channels)

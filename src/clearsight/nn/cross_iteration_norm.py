@@ -13,14 +13,7 @@ from clearsight.nn.window_norm import Batch, Statistics, accumulate, measure, po
 
 __all__ = ["CrossIterationBatchNorm", "patch_mean"]
 
-_HISTORY = (
-    "past_mean",
-    "past_var",
-    "past_count",
-    "past_mean_slope",
-    "past_var_slope",
-    "steps",
-)
+_HISTORY = ("past_mean", "past_var", "past_count", "past_mean_slope", "past_var_slope", "past_var_scale", "steps")
 
 
 class CrossIterationBatchNorm(nn.BatchNorm2d):
@@ -42,10 +35,11 @@ class CrossIterationBatchNorm(nn.BatchNorm2d):
     Shape: y `(n, c, h, w)` → the same. An empty batch changes nothing. It can be differentiated once.
 
     State: besides batch norm's own, a ring of `t = window - 1` iterations: `past_mean`, `past_var` `(t, c)` and
-    `past_count` `(t,)` as measured, `past_mean_slope` `(t, groups, j)` and `past_var_slope` `(c, t, j)`, derivatives
-    by the j weights of an output channel; and `steps`, iterations in training. It takes t times the memory of the
-    weights, and all of it is in the state dict, so that a resumed run goes on bit by bit. Weights of an ordinary batch
-    norm load too, without history. On several processes each has its own: let DDP not broadcast buffers.
+    `past_count` `(t,)` as measured, the derivatives `past_mean_slope` `(t, groups, j)` and `past_var_slope` `(c, t, j)`
+    times `past_var_scale` `(t, c)`, by the j weights of an output channel in the order `kh kw c_in`; and `steps`,
+    iterations in training. It takes t times the memory of the weights, and all of it is in the state dict, so that a
+    resumed run goes on bit by bit. Weights of an ordinary batch norm load too, without history. On several processes
+    each has its own: let DDP not broadcast buffers.
 
     Args:
         convolution: the one before; only shapes are taken from it here. Each call in training is given it and its
@@ -67,6 +61,7 @@ class CrossIterationBatchNorm(nn.BatchNorm2d):
     past_count: Tensor
     past_mean_slope: Tensor
     past_var_slope: Tensor
+    past_var_scale: Tensor
     steps: Tensor
 
     def __init__(
@@ -89,6 +84,7 @@ class CrossIterationBatchNorm(nn.BatchNorm2d):
         self.register_buffer("past_count", torch.zeros(past, dtype=torch.int64))
         self.register_buffer("past_mean_slope", torch.zeros(past, convolution.groups, weights))
         self.register_buffer("past_var_slope", torch.zeros(channels, past, weights))  # read a channel at a time
+        self.register_buffer("past_var_scale", torch.zeros(past, channels))
         self.register_buffer("steps", torch.tensor(0))
         self.register_load_state_dict_pre_hook(_without_history)
 
@@ -130,11 +126,11 @@ class CrossIterationBatchNorm(nn.BatchNorm2d):
     @torch.no_grad()
     def _carried_over(self, convolution: nn.Conv2d) -> Statistics:
         """What the statistics of the past iterations would be under these weights."""
-        rows = convolution.weight.flatten(1).to(self.past_mean.dtype)  # c j
+        rows = _in_rows(convolution.weight).to(self.past_mean.dtype)  # c j
         groups = rows.unflatten(0, (convolution.groups, -1))  # g c/g j
         with torch.autocast(rows.device.type, enabled=False):
             mean = (groups @ self.past_mean_slope.permute(1, 2, 0)).flatten(0, 1).mT  # t c
-            product = (self.past_var_slope @ rows.unsqueeze(2)).squeeze(2).mT  # t c
+            product = (self.past_var_slope @ rows.unsqueeze(2)).squeeze(2).mT * self.past_var_scale  # t c
         # σ² + slope · (θ - θ') - moved², with slope · θ' = 2 σ²; below 0 is where the guard takes μ² for q.
         var = product - self.past_var - (mean - self.past_mean).square()
         active = self.steps >= self.burn_in
@@ -144,20 +140,18 @@ class CrossIterationBatchNorm(nn.BatchNorm2d):
     def _remember(self, batch: Batch, convolution: nn.Conv2d, x: Tensor) -> None:
         """Write this iteration over the oldest one."""
         own, normed = batch.statistics, batch.normed
-        # Half-precision sums over a batch overflow: half of the division goes before, half after.
-        part = (normed.numel() // normed.shape[1]) ** -0.5
-        small = normed * part if normed.dtype == torch.float16 else normed
+        values = normed.numel() // normed.shape[1]
+        # Sums of products over a batch overflow float16: half of the division goes before.
+        part = values**-0.5 if normed.dtype == torch.float16 else 1.0
         slope = conv2d_weight(
             x.to(normed.dtype),
             convolution.weight.shape,  # pyright: ignore[reportArgumentType]
-            small,
+            normed if part == 1 else normed * part,
             convolution.stride,  # pyright: ignore[reportArgumentType]
             convolution.padding,  # pyright: ignore[reportArgumentType]
             convolution.dilation,  # pyright: ignore[reportArgumentType]
             convolution.groups,
         )
-        divisor = part if normed.dtype == torch.float16 else part**2
-        var_slope = slope.flatten(1) * (2 * divisor / batch.inverse).unsqueeze(1)
         mean_slope = patch_mean(x, convolution, (normed.shape[2], normed.shape[3]))
         place = (self.steps % (self.window - 1)).view(1)
         for kept, new in (
@@ -165,9 +159,11 @@ class CrossIterationBatchNorm(nn.BatchNorm2d):
             (self.past_var, own.var.unsqueeze(0)),
             (self.past_count, own.values.view(1)),
             (self.past_mean_slope, mean_slope.unsqueeze(0)),
+            (self.past_var_scale, (2 / (values * part) / batch.inverse).unsqueeze(0)),
         ):
             kept.index_copy_(0, place, new.to(kept.dtype))
-        self.past_var_slope.index_copy_(1, place, var_slope.unsqueeze(1).to(self.past_var_slope.dtype))
+        rows = _in_rows(slope).unsqueeze(1)
+        self.past_var_slope.index_copy_(1, place, rows.to(self.past_var_slope.dtype))
         self.steps.add_(1)
 
     def extra_repr(self) -> str:
@@ -188,7 +184,7 @@ def patch_mean(x: Tensor, convolution: nn.Conv2d, out: tuple[int, int]) -> Tenso
         out: height and width of its output.
 
     Returns:
-        `(groups, j)` float, for the `j = in_channels / groups · kh · kw` weights of each output channel.
+        `(groups, j)` float, for the `j = kh · kw · in_channels / groups` weights of each output channel, in this order.
     """
     exact = torch.promote_types(x.dtype, torch.float32)
     layout = (0, 2, 3, 1) if x.is_contiguous(memory_format=torch.channels_last) else (0, 1, 2, 3)
@@ -203,7 +199,8 @@ def patch_mean(x: Tensor, convolution: nn.Conv2d, out: tuple[int, int]) -> Tenso
     rows, columns = (hit.to(total) for hit in taps)  # h kh, w kw
     with torch.autocast(x.device.type, enabled=False):
         sums = rows.mT @ (total @ columns)  # c kh kw
-    return sums.reshape(convolution.groups, -1) / (len(x) * out[0] * out[1])
+    grouped = sums.unflatten(0, (convolution.groups, -1)).permute(0, 2, 3, 1)  # g kh kw c/g
+    return grouped.flatten(1) / (len(x) * out[0] * out[1])
 
 
 def _taps(size: int, out: int, kernel: int, stride: int, padding: int, dilation: int) -> Tensor:
@@ -215,6 +212,11 @@ def _taps(size: int, out: int, kernel: int, stride: int, padding: int, dilation:
 def _padding(convolution: nn.Conv2d) -> tuple[int, int]:
     padding = convolution.padding
     return (0, 0) if isinstance(padding, str) else (padding[0], padding[1])
+
+
+def _in_rows(weight: Tensor) -> Tensor:
+    """`(c, c_in, kh, kw)` as `(c, j)`, in the order `kh kw c_in`: no copy where weights are channels-last."""
+    return weight.permute(0, 2, 3, 1).flatten(1)
 
 
 def _check(convolution: nn.Conv2d, window: int, burn_in: int) -> None:

@@ -257,12 +257,12 @@ class _Order:
         sequence = torch.arange(count, device=lengths.device)
         self.beyond = (step >= lengths)[:, :, None]  # t n 1
         self.last = (lengths - 1) * count + sequence
-        # The row that comes to each place when sequences are reversed up to their length; what is beyond stays there.
-        self.turned = (torch.where(step < lengths, lengths - 1 - step, step) * count + sequence).flatten()
+        # The row that comes to each place when sequences are turned round; what comes beyond their ends is never read.
+        self.turned = ((lengths - 1 - step).clamp(min=0) * count + sequence).flatten()
 
 
 def _turn(x: Tensor, order: _Order | None) -> Tensor:
-    """Each sequence of x `(t, n, c)` reversed; twice is once back."""
+    """Each sequence of x `(t, n, c)` turned round; twice, and it is as it was."""
     if order is None:
         return x.flip(0)
     return x.flatten(0, 1).index_select(0, order.turned).view_as(x)
