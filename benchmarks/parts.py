@@ -1,3 +1,4 @@
+# pyright: reportPrivateImportUsage=false, reportPrivateUsage=false
 """Layers, forward and backward, beside the peer that has them: torch, torchvision, timm, kornia, and common code.
 
 Each pair gets the same input and, where both have weights of the same names and shapes, the same weights. A row is the
@@ -70,7 +71,7 @@ def norms() -> Iterator[Pair]:
             self.conv = nn.Conv2d(64, 64, 3, padding=1, bias=False)
             self.norm = norm_after(name, self.conv)
             if name == "cross_iteration":
-                self.norm.burn_in = 0
+                self.norm.burn_in = 0  # pyright: ignore[reportArgumentType]
 
         def forward(self, x: Tensor) -> Tensor:
             return conv_norm(self.conv, self.norm, x)

@@ -139,6 +139,15 @@ def test_a_model_whose_course_depends_on_values_is_counted_while_it_runs():
     assert model.layer.weight.grad is None
 
 
+def test_tensors_that_a_model_makes_on_its_way_are_without_data_too():
+    class Positions(nn.Module):
+        def forward(self, x):
+            return x + torch.arange(4.0) * torch.tensor([1.0, 2.0, 3.0, 4.0])
+
+    found = count(Positions(), torch.empty(3, 4))
+    assert (found.device, found.flops) == ("meta", 4 + 12)
+
+
 def test_nothing_is_left_behind_on_the_model_or_its_surroundings():
     model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Dropout(0.5), nn.ReLU(inplace=True)).train()
     model[1].eval()

@@ -114,20 +114,26 @@ class Part:
     without: tuple[str, ...] = ()
 
 
-ANY_RANK = ("rank",)  # works element by element, or over the last dimension, of any shape
+ANY_RANK = ("rank",)  # works element by element, of any shape
+LAST_DIMENSION = ("rank", "channels_last")  # works over the last dimension, of any shape
 WIDENS = ("bfloat16",)  # gives float32 whatever it gets
-ON_TOKENS = ("channels_last",)  # its channels are the last dimension anyway
+ON_TOKENS = ("channels_last",)  # what it maps is no image, or has its channels last anyway
 AFTER = "cross_iteration"  # wants the convolution before it
-KERNEL = ("compile",)  # PyTorch's recurrent kernels break a graph
+KERNEL = ("channels_last", "compile")  # PyTorch's kernels break a graph
+EXPORTED = (*KERNEL, "onnx")  # in test_recurrent.py
 ALIKE = ("compile", "onnx")  # of the same operations as the part above it
 OF_REGIONS = ("channels_last", "rank")
 
+DRAWN = {"block": ("draws",)}  # compiled, it draws its numbers in another order; it is for images only
 POOLED = {"global_average": ANY_RANK}  # PyTorch's takes what it gets
 
 PARTS: dict[str, Part] = {
     **{f"activation({name})": Part(lambda name=name: activation(name), without=ANY_RANK) for name in ACTIVATIONS},
     **{f"norm({name})": Part(lambda name=name: norm(name, C)) for name in NORMS if name != AFTER},
-    **{f"dropout({name})": Part(lambda name=name: dropout(name, 0.3), without=ANY_RANK) for name in DROPOUTS},
+    **{
+        f"dropout({name})": Part(lambda name=name: dropout(name, 0.3), without=DRAWN.get(name, ANY_RANK))
+        for name in DROPOUTS
+    },
     **{f"pool({name})": Part(lambda name=name: pool(name), without=POOLED.get(name, ())) for name in POOLS},
     **{f"upsample({name})": Part(lambda name=name: upsample(name, C)) for name in UPSAMPLERS if name != "unpool"},
     **{f"conv_block({order})": Part(lambda order=order: conv_block(C, 16, order=order)) for order in ORDERS},
@@ -136,7 +142,7 @@ PARTS: dict[str, Part] = {
     "ConvNormAct": Part(lambda: ConvNormAct(C, 16, stride=2)),
     "ConvNormAct, group": Part(lambda: ConvNormAct(C, 16, norm="group", activation="gelu")),
     "NormActConv": Part(lambda: NormActConv(C, 16, 5)),
-    "ConvNormAct, 1-D": Part(lambda: ConvNormAct(C, 16, dims=1), tokens_across),
+    "ConvNormAct, 1-D": Part(lambda: ConvNormAct(C, 16, dims=1), tokens_across, ON_TOKENS),
     "DepthwiseSeparable": Part(lambda: DepthwiseSeparable(C, 16, stride=2)),
     "SpatiallySeparable": Part(lambda: SpatiallySeparable(C, 16, 5)),
     "hybrid_dilated": Part(lambda: hybrid_dilated(C)),
@@ -146,7 +152,7 @@ PARTS: dict[str, Part] = {
     "InputNorm": Part(lambda: InputNorm(Statistics(mean=(0.4,) * C, std=(0.2,) * C)), without=WIDENS),
     "norm_after": Part(lambda: ConvNormAct(C, 16, norm=AFTER)),
     "CosineConv2d": Part(lambda: CosineConv2d(C, 16)),
-    "CosineLinear": Part(lambda: CosineLinear(C, 16), tokens, ANY_RANK),
+    "CosineLinear": Part(lambda: CosineLinear(C, 16), tokens, LAST_DIMENSION),
     "weight_norm": Part(lambda: weight_norm(nn.Conv2d(C, 16, 3, padding=1))),
     "SqueezeExcite": Part(lambda: SqueezeExcite(C)),
     "BasicBlock": Part(lambda: residual.BasicBlock(C, 16, stride=2, squeeze_excite=4, drop_path=0.2)),
@@ -166,17 +172,19 @@ PARTS: dict[str, Part] = {
     "InceptionE": Part(lambda: inception.InceptionE(C), without=ALIKE),
     "PositionAttention": Part(lambda: PositionAttention(C)),
     "ChannelAttention": Part(lambda: ChannelAttention()),
-    "SelfAttention": Part(lambda: SelfAttention(C, 2), tokens),
-    "CrossAttention": Part(lambda: CrossAttention(C, 2), two_sequences),
-    "FourierMixing": Part(lambda: FourierMixing(), tokens),
-    "TransformerBlock": Part(lambda: TransformerBlock(C, SelfAttention(C, 2), layer_scale=0.1), tokens),
-    "TransformerBlock, Fourier": Part(lambda: TransformerBlock(C, FourierMixing(), norm_first=False), tokens),
-    "Mlp": Part(lambda: Mlp(C), tokens, ANY_RANK),
-    "LayerScale": Part(lambda: LayerScale(C), tokens, ANY_RANK),
+    "SelfAttention": Part(lambda: SelfAttention(C, 2), tokens, ON_TOKENS),
+    "CrossAttention": Part(lambda: CrossAttention(C, 2), two_sequences, ON_TOKENS),
+    "FourierMixing": Part(lambda: FourierMixing(), tokens, ON_TOKENS),
+    "TransformerBlock": Part(lambda: TransformerBlock(C, SelfAttention(C, 2), layer_scale=0.1), tokens, ON_TOKENS),
+    "TransformerBlock, Fourier": Part(
+        lambda: TransformerBlock(C, FourierMixing(), norm_first=False), tokens, ON_TOKENS
+    ),
+    "Mlp": Part(lambda: Mlp(C), tokens, LAST_DIMENSION),
+    "LayerScale": Part(lambda: LayerScale(C), tokens, LAST_DIMENSION),
     "WindowAttention": Part(lambda: WindowAttention(C, 2, 4), token_map, ON_TOKENS),
     "WindowBlock": Part(lambda: WindowBlock(C, WindowAttention(C, 2, 4, shift=2)), token_map, ON_TOKENS),
     "PatchMerging": Part(lambda: PatchMerging(C), token_map, ON_TOKENS),
-    "SequenceClassifier": Part(lambda: SequenceClassifier(9, 4, embed=5, width=6), words, KERNEL),
+    "SequenceClassifier": Part(lambda: SequenceClassifier(9, 4, embed=5, width=6), words, EXPORTED),
     "RoIAlign": Part(lambda: OfRegions(RoIAlign(3, (2, 4)), levels=2), regions, OF_REGIONS),
     "roi_pool": Part(lambda: OfRegions(lambda *a: roi_pool(*a, 3, stride=2), levels=1), regions, OF_REGIONS),
 }

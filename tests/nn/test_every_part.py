@@ -71,15 +71,15 @@ GROUPS = groups()
 every_part = pytest.mark.parametrize("name", PARTS)
 
 
+def parts_for(test: str) -> pytest.MarkDecorator:
+    """The parts that a test is asked of."""
+    return pytest.mark.parametrize("name", [name for name, part in PARTS.items() if test not in part.without])
+
+
 def made(name: str, n: int = 3, *, train: bool = True) -> tuple[nn.Module, tuple[Tensor, ...]]:
     """A layer with settled statistics, and its input."""
     layer, inputs = PARTS[name].build(), PARTS[name].inputs(n)
     return layer.train(train), inputs
-
-
-def skip_without(name: str, what: str) -> None:
-    if what in PARTS[name].without:
-        pytest.skip(f"{name} is not asked for it: {what}")
 
 
 def first(output: Any) -> Tensor:
@@ -132,13 +132,16 @@ def compiled_is_eager(name: str, backend: str) -> None:
             return  # in use it is what it is in training
         before = expected
         found, others = trained(layer, inputs, backend=backend)
+        if train and "draws" in PARTS[name].without:
+            assert found.shape == expected.shape
+            assert torch.isfinite(found).all()
+            continue
         torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
         torch.testing.assert_close(others, gradients, rtol=1e-3, atol=1e-3)
 
 
-@every_part
+@parts_for("compile")
 def test_compiled_is_eager(name: str) -> None:
-    skip_without(name, "compile")
     compiled_is_eager(name, "aot_eager")
 
 
@@ -148,12 +151,11 @@ def test_compiled_to_machine_code_is_eager(name: str) -> None:
     compiled_is_eager(name, "inductor")
 
 
-@every_part
+@parts_for("channels_last")
 def test_channels_last_stays_and_changes_no_number(name: str) -> None:
     layer, inputs = made(name, train=False)
     expected = first(layer(*[x.clone() for x in inputs]))
-    if inputs[0].ndim != 4 or expected.ndim != 4 or "channels_last" in PARTS[name].without:
-        pytest.skip("maps no image to an image")
+    assert expected.ndim == 4
     moved = [x.contiguous(memory_format=torch.channels_last) if x.ndim == 4 else x for x in inputs]
     found = first(layer.to(memory_format=torch.channels_last)(*moved))
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
@@ -162,7 +164,6 @@ def test_channels_last_stays_and_changes_no_number(name: str) -> None:
 
 @every_part
 def test_an_empty_batch_passes_forward_and_backward(name: str) -> None:
-    skip_without(name, "empty")
     for train in (True, False):
         layer, inputs = made(name, 0, train=train)
         like, _ = trained(*made(name, 2, train=train))
@@ -209,9 +210,8 @@ def test_a_copy_and_a_checkpoint_are_the_same_layer(name: str) -> None:
     torch.testing.assert_close(first(other(*inputs)), expected, rtol=0, atol=0)
 
 
-@every_part
+@parts_for("rank")
 def test_a_wrong_rank_is_refused(name: str) -> None:
-    skip_without(name, "rank")
     layer, inputs = made(name)
     with pytest.raises((ValueError, RuntimeError, IndexError)) as caught:
         layer(inputs[0].flatten(0, max(1, inputs[0].ndim - 2)), *inputs[1:])

@@ -108,7 +108,8 @@ def _kept(x: Tensor, places: tuple[int, ...], rate: float, size: int) -> Tensor:
     # Seeds are rare: drawing them alone and marking their blocks takes a twentieth of the time.
     keep = torch.ones_like(x, dtype=torch.float32)
     steps = keep.stride()
-    first = sum(index * step for index, step in zip(_hits(places, rate), steps, strict=True))
+    sample, channel, row, column = _hits(places, rate)
+    first = sample * steps[0] + channel * steps[1] + row * steps[2] + column * steps[3]
     side = torch.arange(size)
     block = (side[:, None] * steps[2] + side * steps[3]).flatten()
     keep.as_strided((keep.numel(),), (1,))[(first[:, None] + block).flatten()] = 0

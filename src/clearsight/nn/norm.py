@@ -183,8 +183,8 @@ def norm(  # noqa: PLR0913 - one factory for the family
             the channels.
 
     Example:
-        >>> norm("gn", 64, groups=32)
-        GroupNorm(32, 64, eps=1e-05, affine=True)
+        >>> norm("gn", 64, groups=16).num_groups
+        16
     """
     full = NORM_ALIASES.get(name, name)
     if full not in NORMS:

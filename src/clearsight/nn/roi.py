@@ -41,7 +41,7 @@ class RoIAlign(nn.Module):
     Args:
         size: bins, one number or `(rows, columns)`.
         strides: pixels of the image between neighbours, level by level, each twice the one before.
-        samples: as in `roi_align`.
+        samples: as in `roi_align`; at 0 the boxes of a level are picked out, which `torch.compile` cannot do in one.
         aligned: as in `roi_align`.
         reduce: as in `roi_align`.
         canonical_size: √area of the boxes from which on `canonical_level` is read.
@@ -249,7 +249,7 @@ def _table_pays(levels: Sequence[Tensor], boxes: Tensor, grid: _Grid) -> bool:
         return True
     reads = len(boxes) * grid.rows * grid.columns * (2 * grid.samples) ** 2
     rows = sum(features.numel() // max(features.shape[1], 1) for features in levels)
-    return reads > (rows if torch.is_grad_enabled() else 3 * rows)
+    return reads > (rows if torch.is_grad_enabled() else 2 * rows)
 
 
 def _align_by_level(
@@ -262,13 +262,11 @@ def _align_by_level(
     bins = (grid.rows, grid.columns)
     if len(levels) == 1:
         return align(levels[0], rois, bins, 1 / strides[0], grid.samples, grid.aligned)
-    where = [(level == i).nonzero()[:, 0] for i in range(len(levels))]
-    parts = [
-        align(features, rois[index], bins, 1 / stride, grid.samples, grid.aligned)
-        for features, stride, index in zip(levels, strides, where, strict=True)
-    ]
-    read = torch.cat(parts)
-    return torch.empty_like(read).index_copy(0, torch.cat(where), read)
+    read = levels[0].new_empty((len(boxes), levels[0].shape[1], *bins))
+    for i, (features, stride) in enumerate(zip(levels, strides, strict=True)):
+        index = (level == i).nonzero()[:, 0]
+        read.index_copy_(0, index, align(features, rois[index], bins, 1 / stride, grid.samples, grid.aligned))
+    return read
 
 
 def _align_by_table(

@@ -24,6 +24,10 @@ class _Residual(nn.Module):
             self.shortcut = ConvNormAct(in_channels, out_channels, 1, stride=stride, norm=norm, activation="none")
         self.act = nn.ReLU(inplace=True)
 
+    @property
+    def last_norm(self) -> nn.Module:
+        return self.second[1]
+
     def forward(self, x: Tensor) -> Tensor:
         return self.act(self.second(self.first(x)) + self.shortcut(x))
 
@@ -75,9 +79,9 @@ class LightBackbone(nn.Module):
         self.stages = nn.ModuleList(stages)
         kaiming_init(self)
         for block in self.modules():
-            last = block.second[1] if isinstance(block, _Residual) else None
-            if isinstance(last, nn.BatchNorm2d | nn.GroupNorm):
-                nn.init.zeros_(last.weight)
+            scale = getattr(block.last_norm, "weight", None) if isinstance(block, _Residual) else None
+            if isinstance(scale, nn.Parameter):
+                nn.init.zeros_(scale)
 
     def features(self, images: Tensor) -> dict[str, Tensor]:
         """The outputs of the four stages.
