@@ -40,6 +40,18 @@ def test_float32_and_channels_last() -> None:
     assert float((out - exact).abs().max()) < 2e-4  # of outputs of size 1
 
 
+def test_what_goes_the_direct_way() -> None:
+    x, weight = torch.randn(0, 3, 6, 6, requires_grad=True), torch.randn(4, 3, 3, 3)
+    winograd_conv2d(x, weight).sum().backward()
+    assert x.grad is not None
+    x = torch.randn(2, 3, 9, 10)
+    half = winograd_conv2d(x.bfloat16(), weight.bfloat16())
+    assert torch.equal(half, F.conv2d(x.bfloat16(), weight.bfloat16(), padding=1))
+    compiled = torch.compile(winograd_conv2d, backend="aot_eager", fullgraph=True, dynamic=True)
+    torch.testing.assert_close(compiled(x, weight), F.conv2d(x, weight, padding=1))
+    assert winograd_conv2d(x, weight).is_contiguous(memory_format=torch.channels_last)
+
+
 def test_other_kernels_are_refused() -> None:
     with pytest.raises(ShapeError, match=r"weight \(o, c, 3, 3\), got \(1, 2, 8, 8\) and \(4, 2, 5, 5\)"):
         winograd_conv2d(torch.zeros(1, 2, 8, 8), torch.zeros(4, 2, 5, 5))

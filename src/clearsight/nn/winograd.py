@@ -41,7 +41,8 @@ def winograd_conv2d(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Te
 
     Each patch of 6×6 inputs and each kernel is taken to 36 numbers, multiplied there (36 matrix products over the
     channels), and taken back. Exact in exact arithmetic; in float32 its rounding error is about seven times that of a
-    direct convolution, still some 1e-5 of the output's size.
+    direct convolution, still some 1e-5 of the output's size. Half precision has no digits to spare and takes the direct
+    way, as do empty batches and code that is compiled or exported.
 
     Method: Lavin and Gray 2016, arXiv:1509.09308, section 4.3, F(4×4, 3×3).
 
@@ -61,6 +62,8 @@ def winograd_conv2d(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Te
             f"{tuple(weight.shape)}"
         )
     n, channels, height, width = x.shape
+    if n == 0 or x.dtype.itemsize < 4 or torch.compiler.is_compiling():
+        return F.conv2d(x, weight, bias, padding=1)
     out_channels = len(weight)
     to_patch, to_kernel, to_output = (_both_axes(rows, x) for rows in (_PATCH, _KERNEL, _OUTPUT))
     kernels = (to_kernel @ weight.permute(2, 3, 1, 0).reshape(9, -1)).view(-1, channels, out_channels)
@@ -80,8 +83,8 @@ def winograd_conv2d(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Te
         product = torch.bmm(taken.view(PATCH * PATCH, -1, channels), kernels)
         back = to_output @ product.view(PATCH * PATCH, -1)
         tiles[:, :, images] = back.view(TILE, TILE, -1, down, across, out_channels)
-    out = out[:, :height, :width].permute(0, 3, 1, 2)
-    return out if bias is None else out.add_(bias.view(-1, 1, 1))
+    out = out[:, :height, :width].contiguous()
+    return (out if bias is None else out.add_(bias)).permute(0, 3, 1, 2)
 
 
 def _both_axes(rows: tuple[tuple[float, ...], ...], like: Tensor) -> Tensor:
