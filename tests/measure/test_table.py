@@ -8,7 +8,8 @@ import pytest
 from rich.console import Console
 
 from clearsight.measure.latency import Latency
-from clearsight.measure.profile import Profile, Row
+from clearsight.measure.profile import Profile
+from clearsight.measure.rows import Row
 from clearsight.measure.table import as_text, comparison_table, profile_table, summary
 
 TIME = Latency(median=0.01234, quartiles=(0.012, 0.0131), runs=7, device="cpu", threads=2)

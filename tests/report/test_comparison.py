@@ -9,7 +9,8 @@ import pytest
 
 from clearsight.errors import ConfigError
 from clearsight.measure.latency import Latency
-from clearsight.measure.profile import Profile, Row
+from clearsight.measure.profile import Profile
+from clearsight.measure.rows import Row
 from clearsight.report.comparison import write_comparison
 
 

@@ -21,6 +21,9 @@ __all__ = ["Count", "Inputs", "call", "count", "count_both"]
 Inputs = Tensor | Sequence[Any] | Mapping[str, Any]
 """One tensor, a sequence of positional arguments, or a mapping of keyword arguments."""
 
+_FAULTS = (ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
+"""What models raise for inputs that they do not take, or when asked for values where there are none."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Count:
@@ -78,13 +81,13 @@ def count(model: nn.Module, inputs: Inputs, *, training: bool = False, input_gra
         return count_replica(replicate(model, meta=True), inputs, training=training, input_gradient=input_gradient)
     except ClearsightError:
         raise
-    except (RuntimeError, TypeError, ValueError, IndexError):  # what comes of asking for values where there are none
+    except _FAULTS:  # what comes of asking for values where there are none
         copied = replicate(model, meta=False)
     try:
         return count_replica(copied, inputs, training=training, input_gradient=input_gradient)
     except ClearsightError:
         raise
-    except (RuntimeError, TypeError, ValueError, IndexError) as error:
+    except _FAULTS as error:
         given = ", ".join(str(tuple(tensor.shape)) for tensor in tensors_in(inputs))
         raise ShapeError(f"{type(model).__name__}: does not take inputs of shape {given}: {error}") from error
 
@@ -100,7 +103,7 @@ def count_both(model: nn.Module, inputs: Inputs, *, input_gradient: bool = False
         replica = replicate(model, meta=True)
         used = count_replica(replica, inputs, training=False)
         return used, count_replica(replica, inputs, training=True, input_gradient=input_gradient)
-    except (RuntimeError, TypeError, ValueError, IndexError):  # each by itself, then, and with data where it must be
+    except _FAULTS:  # each by itself, then, and with data where it must be
         used = count(model, inputs)
     try:
         return used, count(model, inputs, training=True, input_gradient=input_gradient)

@@ -49,6 +49,9 @@ _EACH: dict[int, tuple[str, ...]] = {
 _FLOPS = {name: flops for flops, names in _EACH.items() for name in names}
 
 
+_SCALED, _VALUED = ("add", "sub", "rsub"), ("addcmul", "addcdiv")  # by alpha, by value, where that is not 1
+
+
 def elementwise(name: str) -> Cost:
     """The cost of an operation that does the same for each element; 1 FLOP where the table has no other.
 
@@ -65,7 +68,7 @@ def elementwise(name: str) -> Cost:
         if not (first.dtype.is_floating_point or first.dtype.is_complex or given.dtype.is_floating_point):
             return Work(0, 0)
         times = flops
-        if name in ("add", "sub", "rsub") and kwargs.get("alpha", 1) != 1:
+        if (name in _SCALED and kwargs.get("alpha", 1) != 1) or (name in _VALUED and kwargs.get("value", 1) == 1):
             times = 2
         elif name == "clamp":
             times = sum(bound is not None for bound in (*args[1:3], kwargs.get("min"), kwargs.get("max")))

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
 
 import torch
 from pydantic import BaseModel, ConfigDict
@@ -11,11 +10,11 @@ from torch import Tensor, nn
 
 from clearsight.errors import ConfigError, ShapeError
 from clearsight.measure.count import Count, Inputs, count_both
-from clearsight.measure.counter import Tally
 from clearsight.measure.latency import Latency, latency, latency_of_layers
 from clearsight.measure.replica import tensors_in
+from clearsight.measure.rows import Row, Rows
 
-__all__ = ["CONVENTIONS", "Profile", "Row", "profile"]
+__all__ = ["CONVENTIONS", "Profile", "profile"]
 
 CONVENTIONS = {
     "multiply_adds": "products that are summed, in convolutions, matrix products and attention; one multiplication and "
@@ -29,48 +28,6 @@ CONVENTIONS = {
     "moved_bytes": "read and written by each operation by itself, weights included",
     "intensity": "flops / moved_bytes",
 }
-_OPENED = 0.9
-_MOST_STAGES = 20
-
-
-class Row(BaseModel):
-    """What one module costs, or one stage, or the model; see `CONVENTIONS`. All is for the whole batch.
-
-    Args:
-        name: as in `named_modules`. A module that works beside those within it has `(itself)` behind its name.
-        kind: class of the module.
-        outputs: shapes of what it gives when it is called first; empty where it is not called.
-        calls: how often it is called.
-        parameters: numbers it can learn, those of a shared one at its first owner.
-        multiply_adds: of the forward pass.
-        flops: of the forward pass.
-        flops_usual: of the forward pass.
-        backward_multiply_adds: None where the model cannot be trained with these inputs; the notes say why.
-        backward_flops: of the backward pass.
-        inference_bytes: of a layer, while it works.
-        training_bytes: None where the model cannot be trained with these inputs.
-        moved_bytes: of the forward pass.
-        intensity: FLOPs a byte; low where memory, not arithmetic, takes the time.
-        seconds: median, where it was measured for each layer.
-    """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    name: str
-    kind: str
-    outputs: tuple[tuple[int, ...], ...] = ()
-    calls: int = 0
-    parameters: int = 0
-    multiply_adds: int = 0
-    flops: int = 0
-    flops_usual: int = 0
-    backward_multiply_adds: int | None = None
-    backward_flops: int | None = None
-    inference_bytes: int = 0
-    training_bytes: int | None = None
-    moved_bytes: int = 0
-    intensity: float = 0.0
-    seconds: float | None = None
 
 
 class Profile(BaseModel):
@@ -170,7 +127,7 @@ def profile(
     _check_stride(model, tensors)
     used, trained = count_both(model, given)
     times = latency_of_layers(model, given, runs=runs) if by_layer else {}
-    rows = _Rows(model, used, None if isinstance(trained, ShapeError) else trained, times)
+    rows = Rows(model, used, None if isinstance(trained, ShapeError) else trained, times)
     title = type(model).__name__ if name is None else name
     missed = [used.uncounted, {} if isinstance(trained, ShapeError) else trained.uncounted]
     return Profile(
@@ -222,92 +179,3 @@ def _check_stride(model: nn.Module, tensors: Sequence[Tensor]) -> None:
             raise ShapeError(
                 f"size: images of {height}x{width} are smaller than the model's largest stride; use {largest} or more"
             )
-
-
-class _Rows:
-    """Puts counts together by module, by stage and in total."""
-
-    def __init__(self, model: nn.Module, used: Count, trained: Count | None, times: Mapping[str, float]) -> None:
-        self._used, self._trained, self._times = used.layers, trained and trained.layers, times
-        self._modules = dict(model.named_modules())
-        seen: set[int] = set()
-        self._parameters: dict[str, int] = {}
-        for name, module in self._modules.items():
-            own = [one for one in module.parameters(recurse=False) if id(one) not in seen]
-            seen.update(map(id, own))
-            self._parameters[name] = sum(one.numel() for one in own)
-
-    def total(self, title: str) -> Row:
-        return self._row(title, "", self._modules)
-
-    def layers(self) -> tuple[Row, ...]:
-        """Modules without others in them, and those that do something beside."""
-        rows = []
-        for name, module in self._modules.items():
-            inner = any(True for _ in module.children())
-            row = self._row(_itself(name) if inner else name, name, [name])
-            works = row.flops or row.moved_bytes or row.training_bytes or row.backward_flops
-            if row.parameters or works or (row.calls and not inner):
-                rows.append(row)
-        return tuple(rows)
-
-    def stages(self) -> tuple[Row, ...]:
-        """The model's children; one that does nearly everything is replaced by its own, while they are not too many."""
-        nearly_all = _OPENED * self._work(self._modules)
-        chosen, opened = self._children(""), [""]
-        while nearly_all:
-            large = next((one for one in chosen if self._work(self._below(one)) >= nearly_all), "")
-            within = self._children(large) if large else []
-            if not within or len(chosen) + len(within) - 1 > _MOST_STAGES:
-                break
-            place = chosen.index(large)
-            chosen[place : place + 1] = within
-            opened.append(large)
-        rows = [self._row(_itself(name), name, [name]) for name in opened]
-        rows += [self._row(name, name, self._below(name)) for name in chosen]
-        return tuple(row for row in rows if row.parameters or row.moved_bytes or row.training_bytes)
-
-    def _work(self, names: Iterable[str]) -> int:
-        return sum(self._used[name].multiply_adds for name in names if name in self._used)
-
-    def _children(self, name: str) -> list[str]:
-        before = f"{name}." if name else ""
-        return [before + child for child, _ in self._modules[name].named_children() if before + child in self._modules]
-
-    def _below(self, name: str) -> list[str]:
-        return [one for one in self._modules if one == name or one.startswith(f"{name}.")]
-
-    def _row(self, shown: str, name: str, members: Iterable[str]) -> Row:
-        members = list(members)
-        used = [self._used[one] for one in members if one in self._used]
-        trained = None if self._trained is None else [self._trained[one] for one in members if one in self._trained]
-        own = self._used.get(name, Tally())
-        flops, moved = sum(one.flops for one in used), sum(one.moved_bytes for one in used)
-        times = [self._times[one] for one in members if one in self._times]
-        multiply_adds = sum(one.multiply_adds for one in used)
-        training: dict[str, Any] = {}
-        if trained is not None:
-            training = {
-                "backward_multiply_adds": sum(one.backward_multiply_adds for one in trained),
-                "backward_flops": sum(one.backward_flops for one in trained),
-                "training_bytes": sum(one.saved_bytes for one in trained),
-            }
-        return Row(
-            name=shown,
-            kind=type(self._modules[name]).__name__,
-            outputs=own.outputs,
-            calls=own.calls,
-            parameters=sum(self._parameters[one] for one in members),
-            multiply_adds=multiply_adds,
-            flops=flops,
-            flops_usual=2 * multiply_adds,
-            inference_bytes=max((one.live_bytes for one in used), default=0),
-            moved_bytes=moved,
-            intensity=round(flops / moved, 3) if moved else 0.0,
-            seconds=sum(times) if times else None,
-            **training,
-        )
-
-
-def _itself(name: str) -> str:
-    return f"{name} (itself)" if name else "(itself)"

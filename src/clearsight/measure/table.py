@@ -9,7 +9,8 @@ from typing import Literal
 from rich.console import Console
 from rich.table import Table
 
-from clearsight.measure.profile import Profile, Row
+from clearsight.measure.profile import Profile
+from clearsight.measure.rows import Row
 
 __all__ = ["as_text", "comparison_table", "profile_table", "summary"]
 
