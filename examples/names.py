@@ -116,7 +116,7 @@ def train(
     for _ in range(epochs):
         for batch in batches(data, 128):
             tokens = batch.tokens.masked_fill(torch.rand(batch.tokens.shape) < HIDDEN, UNKNOWN)
-            loss = cross_entropy(model(tokens, batch.lengths), batch.labels, weight=weight, smoothing=0.1)
+            loss = cross_entropy(model(tokens, batch.lengths), batch.labels, weight=weight)
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
