@@ -222,7 +222,7 @@ def profile(
     found = measure(
         subject.model,
         inputs,
-        size=(size or subject.size) if inputs is None else size,
+        size=subject.size if inputs is None and size is None else size,
         batch=batch,
         channels=subject.channels,
         runs=runs,

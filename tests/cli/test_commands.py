@@ -106,6 +106,7 @@ def test_models_are_listed(call):
         (("check-data", "nowhere"), "nowhere"),
         (("profile",), "--help"),
         (("profile", "resnet81"), "did you mean 'resnet18'?"),
+        (("profile", "resnet18", "--size", "0"), "must be at least 1, got 0x0"),
         (("profile", "resnet18", "--size", "16"), "use 32 or more"),
         (("profile", "resnet18", "--size", "wide"), "expected a side such as 640, or HEIGHTxWIDTH"),
         (("profile", "resnet18", "--batch", "0"), "must be at least 1"),
