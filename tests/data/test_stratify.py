@@ -70,3 +70,15 @@ def test_every_unit_has_a_part_and_every_part_a_unit(
     assert set(parts.tolist()) <= set(wanted)
     assert len(set(parts.tolist())) == min(len(wanted), len(sizes))
     assert np.array_equal(parts, assign_units(np.array(sizes), vectors, fractions, rng(seed)))
+
+
+@pytest.mark.parametrize("classes", [0, 1, 3])
+def test_large_groups_are_in_proportion_too(classes: int) -> None:
+    sizes = np.repeat([20, 5, 1], [30, 60, 300])
+    vectors = (
+        np.eye(classes)[rng().integers(0, classes, len(sizes))] * sizes[:, None] if classes else np.zeros((390, 0))
+    )
+    parts = assign_units(sizes, vectors, [0.8, 0.2], rng(2))
+    for size in (20, 5, 1):
+        assert np.mean(parts[sizes == size]) == pytest.approx(0.2, abs=0.07), f"groups of {size}"
+    assert sizes[parts == 1].sum() / sizes.sum() == pytest.approx(0.2, abs=0.01)

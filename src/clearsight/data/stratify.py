@@ -15,8 +15,9 @@ def assign_units(
     """Give each unit (an image, or a group of images) to one part.
 
     Method: Sechidis et al. 2011, doi:10.1007/978-3-642-23808-6_10: the rarest class first, each of its units to the
-    part that still wants most of it. Differs from the paper: a unit counts as often as it shows a class, and units
-    have sizes.
+    part that still wants most of it. Differs from the paper: a unit counts as often as it shows a class, units have
+    sizes, and a unit goes where it brings the parts nearest to their shares. The part that wants most, which for units
+    of one is nearly always the same, would get all the large groups.
 
     Args:
         sizes: `(n,)` images of each unit.
@@ -40,7 +41,7 @@ def assign_units(
         rarest = int(shown[np.argmin(left[shown])]) if len(shown) else None
         turn = order if rarest is None else order[vectors[order, rarest] > 0]
         for unit in turn:
-            part = _neediest(wanted_images, wanted, shares, rarest, int(sizes[unit]))
+            part = _neediest(wanted_images, wanted, shares, rarest, int(sizes[unit]), vectors[unit])
             parts[unit] = part
             wanted_images[part] -= sizes[unit]
             wanted[part] -= vectors[unit]
@@ -49,16 +50,27 @@ def assign_units(
     return _fill_empty(parts, sizes, shares, rng)
 
 
-def _neediest(wanted_images: np.ndarray, wanted: np.ndarray, shares: np.ndarray, label: int | None, size: int) -> int:
-    """The part that lacks most of a class, then most images, relative to its share; full parts come last."""
-    safe = np.maximum(shares, 1e-12)
+def _neediest(
+    wanted_images: np.ndarray,
+    wanted: np.ndarray,
+    shares: np.ndarray,
+    label: int | None,
+    size: int,
+    vector: np.ndarray,
+) -> int:
+    """The part where a unit leaves the least lacking of its class, then of images; full parts come last."""
     open_ = (shares > 0) & (wanted_images >= min(size, 1) - 1e-9)
     if not open_.any():
         open_ = shares > 0
-    images = wanted_images / safe
-    lacking = images if label is None else wanted[:, label]
-    best = np.flatnonzero(open_ & (lacking >= lacking[open_].max() - 1e-9))
+    images = _relief(wanted_images, size, shares)
+    relief = images if label is None else _relief(wanted[:, label], float(vector[label]), shares)
+    best = np.flatnonzero(open_ & (relief >= relief[open_].max() - 1e-9))
     return int(best[np.argmax(images[best])])
+
+
+def _relief(wanted: np.ndarray, given: float, shares: np.ndarray) -> np.ndarray:
+    """By how much `Σ wanted² / share`, the distance of the parts from their shares, falls if a part gets so many."""
+    return (2 * wanted - given) * given / np.maximum(shares, 1e-12)
 
 
 def _fill_empty(parts: np.ndarray, sizes: np.ndarray, shares: np.ndarray, rng: np.random.Generator) -> np.ndarray:
