@@ -19,8 +19,8 @@ from clearsight.losses.classify import binary_cross_entropy, cross_entropy
 from clearsight.losses.distill import distillation_loss, temperature_softmax
 from clearsight.losses.embedding import batch_triplet_loss, pairwise_distances, triplet_loss
 from clearsight.losses.focal import sigmoid_focal_loss, softmax_focal_loss
-from clearsight.losses.maps import at_least_float32
 from clearsight.losses.overlap import dice_ce_loss, dice_loss, tversky_loss
+from clearsight.nn.precision import at_least_float32
 
 K = 4
 
@@ -107,7 +107,6 @@ LOSSES: dict[str, Loss] = {
 }
 EXCEPTIONS = {
     "as_probabilities": "no loss: makes targets",
-    "at_least_float32": "no loss: widens",
     "check_choice": "no loss: a check",
     "check_map": "no loss: a check",
     "check_range": "no loss: a check",

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from clearsight.errors import ConfigError, ShapeError, nearest
-from clearsight.nn.checks import check_divides, check_odd, check_positive, check_rank
+from clearsight.errors import ConfigError, RangeError, ShapeError, nearest
+from clearsight.nn.checks import check_divides, check_dropped, check_odd, check_positive, check_rank
 
 
 def test_ranks() -> None:
@@ -28,6 +28,13 @@ def test_numbers() -> None:
         check_odd(4, "size")
     with pytest.raises(ConfigError, match="heads: must be at least 1, got 0"):
         check_positive(0, "heads")
+
+
+def test_rates() -> None:
+    check_dropped(0.0, "p")
+    for wrong in (1.0, -0.1, float("nan")):
+        with pytest.raises(RangeError, match=r"dropout: the share that is dropped must be in \[0, 1\), got"):
+            check_dropped(wrong, "dropout")
 
 
 def test_a_compiled_layer_does_not_check() -> None:

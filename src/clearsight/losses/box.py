@@ -9,7 +9,7 @@ from torch import Tensor
 
 from clearsight.errors import RangeError, ShapeError
 from clearsight.losses.checks import check_same_shape, trace_nan
-from clearsight.losses.maps import at_least_float32
+from clearsight.nn.precision import at_least_float32
 from clearsight.ops.boxes import paired_ciou, paired_diou, paired_giou, paired_iou
 
 __all__ = ["ciou_loss", "diou_loss", "giou_loss", "iou_loss", "l1_loss", "smooth_l1_loss"]

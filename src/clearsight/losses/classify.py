@@ -10,7 +10,8 @@ from torch import Tensor
 
 from clearsight.errors import RangeError
 from clearsight.losses.checks import check_choice, check_range, check_same_shape, refuse_ids, trace_nan
-from clearsight.losses.maps import at_least_float32, check_map
+from clearsight.losses.maps import check_map
+from clearsight.nn.precision import at_least_float32
 
 __all__ = ["Reduction", "binary_cross_entropy", "cross_entropy", "reduce"]
 

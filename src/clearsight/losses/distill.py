@@ -8,7 +8,7 @@ from torch import Tensor
 from clearsight.errors import RangeError, ShapeError
 from clearsight.losses.checks import trace_nan
 from clearsight.losses.classify import cross_entropy, reduce
-from clearsight.losses.maps import at_least_float32
+from clearsight.nn.precision import at_least_float32
 
 __all__ = ["distillation_loss", "temperature_softmax"]
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from clearsight.errors import RangeError, ShapeError
 from clearsight.losses.checks import check_choice
 from clearsight.losses.classify import reduce
-from clearsight.losses.maps import at_least_float32
+from clearsight.nn.precision import at_least_float32
 
 __all__ = ["batch_triplet_loss", "pairwise_distances", "triplet_loss"]
 

@@ -8,7 +8,8 @@ from torch import Tensor
 from clearsight.errors import RangeError, ShapeError
 from clearsight.losses.checks import check_range, check_same_shape, refuse_ids, trace_nan
 from clearsight.losses.classify import Reduction, reduce
-from clearsight.losses.maps import at_least_float32, check_map
+from clearsight.losses.maps import check_map
+from clearsight.nn.precision import at_least_float32
 
 __all__ = ["sigmoid_focal_loss", "softmax_focal_loss"]
 

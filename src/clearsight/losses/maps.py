@@ -7,13 +7,9 @@ from torch import Tensor
 
 from clearsight.errors import ConfigError, ShapeError
 from clearsight.losses.checks import check_range, refuse_ids
+from clearsight.nn.precision import at_least_float32
 
-__all__ = ["as_probabilities", "at_least_float32", "check_map"]
-
-
-def at_least_float32(logits: Tensor) -> Tensor:
-    """Half precision is widened: sums and logarithms need it."""
-    return logits if logits.dtype.itemsize >= 4 else logits.float()
+__all__ = ["as_probabilities", "check_map"]
 
 
 def check_map(logits: Tensor, target: Tensor, *, ignore_index: int | None = None) -> None:

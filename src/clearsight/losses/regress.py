@@ -10,7 +10,7 @@ from torch import Tensor
 from clearsight.errors import RangeError, ShapeError
 from clearsight.losses.checks import check_same_shape, trace_nan
 from clearsight.losses.classify import Reduction, reduce
-from clearsight.losses.maps import at_least_float32
+from clearsight.nn.precision import at_least_float32
 
 __all__ = ["gaussian_nll_loss", "huber_loss", "mean_absolute_loss", "squared_loss"]
 

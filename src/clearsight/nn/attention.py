@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from clearsight.errors import ConfigError, RangeError
-from clearsight.nn.checks import check_divides, check_rank
+from clearsight.errors import ConfigError
+from clearsight.nn.checks import check_divides, check_dropped, check_rank
 
 __all__ = ["CrossAttention", "SelfAttention", "attend"]
 
@@ -88,8 +88,7 @@ class _MultiHead(nn.Module):
     def __init__(self, channels: int, heads: int, *, bias: bool, dropout: float) -> None:
         super().__init__()
         check_divides(channels, heads, f"{type(self).__name__}: heads")
-        if not 0 <= dropout < 1:
-            raise RangeError(f"dropout: the share that is dropped must be in [0, 1), got {dropout}")
+        check_dropped(dropout, "dropout")
         self.channels, self.heads, self.dropout = channels, heads, dropout
         self.register_parameter("in_proj_bias", nn.Parameter(torch.zeros(3 * channels)) if bias else None)
         self.out_proj = nn.Linear(channels, channels, bias=bias)

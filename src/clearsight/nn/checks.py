@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from clearsight.errors import ConfigError, ShapeError
+from clearsight.errors import ConfigError, RangeError, ShapeError
 
-__all__ = ["check_divides", "check_odd", "check_positive", "check_rank"]
+__all__ = ["check_divides", "check_dropped", "check_odd", "check_positive", "check_rank"]
 
 
 def check_rank(x: Tensor, what: str, *layouts: str) -> None:
@@ -57,3 +57,13 @@ def check_positive(number: int, what: str) -> None:
     """
     if number < 1:
         raise ConfigError(f"{what}: must be at least 1, got {number}")
+
+
+def check_dropped(p: float, what: str) -> None:
+    """Refuse a dropout rate that is none: the share that is *dropped*.
+
+    Raises:
+        RangeError: it is outside [0, 1).
+    """
+    if not 0 <= p < 1:
+        raise RangeError(f"{what}: the share that is dropped must be in [0, 1), got {p}")

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from clearsight.errors import ConfigError, RangeError, nearest
-from clearsight.nn.checks import check_rank
+from clearsight.nn.checks import check_dropped, check_rank
 
 __all__ = ["DROPOUTS", "DropBlock", "DropPath", "GaussianDropout", "UniformDropout", "anneal_drop", "dropout"]
 
@@ -20,8 +20,7 @@ class _Dropping(nn.Module):
 
     def __init__(self, p: float) -> None:
         super().__init__()
-        if not 0 <= p < 1:
-            raise RangeError(f"p: the share that is dropped must be in [0, 1), got {p}")
+        check_dropped(p, "p")
         self.p = p
 
     def extra_repr(self) -> str:
@@ -188,8 +187,7 @@ def dropout(name: str, p: float) -> nn.Module:
     """
     if name not in DROPOUTS:
         raise ConfigError(f"dropout: there is none named {name!r}{nearest(name, DROPOUTS)}")
-    if not 0 <= p < 1:
-        raise RangeError(f"p: the share that is dropped must be in [0, 1), got {p}")
+    check_dropped(p, "p")
     return DROPOUTS[name](p)
 
 

@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from clearsight.errors import ShapeError
+from clearsight.nn.precision import at_least_float32
 
 __all__ = ["fft_conv2d"]
 
@@ -56,7 +57,7 @@ def fft_conv2d(
         )
     if torch.compiler.is_exporting():
         return F.conv2d(x, weight, bias, stride, padding, dilation, groups)
-    wide = x if x.dtype.itemsize >= 4 else x.float()
+    wide = at_least_float32(x)
     kernel = weight.to(wide.dtype)
     if dilation > 1:
         spread = kernel.new_zeros((*kernel.shape[:2], *span))

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from clearsight.nn.checks import check_rank
+from clearsight.nn.precision import at_least_float32
 
 __all__ = ["FourierMixing", "fourier_mix"]
 
@@ -35,7 +36,7 @@ def fourier_mix(x: Tensor, *, ortho: bool = False) -> Tensor:
     check_rank(x, "fourier_mix: x", "n l c")
     tokens, channels = x.shape[1:]
     with torch.autocast(x.device.type, enabled=False):
-        wide = x.to(torch.promote_types(x.dtype, torch.float32))
+        wide = at_least_float32(x)
         if torch.compiler.is_exporting():
             (cos_l, sin_l), (cos_c, sin_c) = (_waves(size, wide) for size in (tokens, channels))
             mixed = cos_l @ (wide @ cos_c) - sin_l @ (wide @ sin_c)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from clearsight.errors import ConfigError, RangeError, ShapeError, nearest
 from clearsight.nn.checks import check_odd, check_positive, check_rank
+from clearsight.nn.precision import at_least_float32
 
 __all__ = [
     "POOLS",
@@ -82,7 +83,7 @@ def stochastic_pool(x: Tensor, kernel: int, *, stride: int, padding: int = 0) ->
     rows, columns = _counts(x, kernel, stride, padding)
     a = x.relu()
     with torch.no_grad():
-        seen = F.pad(_wide(a), [padding] * 4) if padding else _wide(a)
+        seen = F.pad(at_least_float32(a), [padding] * 4) if padding else at_least_float32(a)
         last = (stride * (rows - 1) + 1, stride * (columns - 1) + 1)
         taps = [
             seen[..., i : i + last[0] : stride, j : j + last[1] : stride] for i in range(kernel) for j in range(kernel)
@@ -118,7 +119,7 @@ def probability_weighted_pool(x: Tensor, kernel: int, *, stride: int, padding: i
         ShapeError: x has another rank, or the window is larger than the padded map.
     """
     _counts(x, kernel, stride, padding)
-    a = _wide(x.relu())
+    a = at_least_float32(x.relu())
     mean = F.avg_pool2d(a, kernel, stride, padding)
     square = F.avg_pool2d(a * a, kernel, stride, padding)
     return (square / torch.where(mean == 0, 1.0, mean)).to(x.dtype)
@@ -151,8 +152,8 @@ class GeneralisedMean(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Pool."""
         check_rank(x, "GeneralisedMean: x", "n c h w")
-        power = _wide(self.power)
-        logs = _wide(x).clamp(min=self.floor).log()
+        power = at_least_float32(self.power)
+        logs = at_least_float32(x).clamp(min=self.floor).log()
         count = power.new_full((), x.shape[2] * x.shape[3])  # a tensor, for an exported model takes any size
         mean = (logs * power).logsumexp((2, 3), keepdim=True) - count.log()
         return (mean / power).exp().to(x.dtype)
@@ -253,11 +254,6 @@ def _counts(x: Tensor, kernel: int, stride: int, padding: int) -> tuple[int, int
     if not torch.compiler.is_compiling() and min(height, width) < kernel:
         raise ShapeError(f"pool: a window of {kernel}×{kernel} is larger than the padded map of {height}×{width}")
     return (height - kernel) // stride + 1, (width - kernel) // stride + 1
-
-
-def _wide(x: Tensor) -> Tensor:
-    """In float32 at least."""
-    return x.float() if x.dtype.itemsize < 4 else x
 
 
 def _take(x: Tensor, index: Tensor) -> Tensor:

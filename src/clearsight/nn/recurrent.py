@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from clearsight.errors import ConfigError, RangeError, ShapeError, nearest
-from clearsight.nn.checks import check_positive, check_rank
+from clearsight.nn.checks import check_dropped, check_positive, check_rank
 
 __all__ = ["RECURRENT", "Recurrent", "SequenceClassifier", "recurrent"]
 
@@ -63,7 +63,7 @@ class Recurrent(nn.Module):
             raise ConfigError(f"recurrent: there is none named {name!r}{nearest(name, RECURRENT)}")
         for what, size in (("inputs", inputs), ("width", width), ("layers", layers)):
             check_positive(size, what)
-        _check_dropout(dropout)
+        check_dropped(dropout, "dropout")
         self.layers, self.directions, self.batch_first = layers, 2 if bidirectional else 1, batch_first
         self.width = self.directions * width
         self.dropout = nn.Dropout(dropout)
@@ -236,11 +236,6 @@ def _check_tokens(tokens: Tensor, vocabulary: int) -> None:
         f"tokens[{row}, {column}]: expected 0 to {vocabulary - 1}, got {int(tokens[row, column])}; "
         "give symbols that training did not see a number of their own"
     )
-
-
-def _check_dropout(dropout: float) -> None:
-    if not 0 <= dropout < 1:
-        raise RangeError(f"dropout: the share that is dropped must be in [0, 1), got {dropout}")
 
 
 class _Order:

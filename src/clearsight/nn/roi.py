@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from clearsight.errors import ConfigError, RangeError, ShapeError
 from clearsight.nn.checks import check_positive, check_rank
+from clearsight.nn.precision import at_least_float32
 
 __all__ = ["RoIAlign", "fpn_level", "roi_align", "roi_pool"]
 
@@ -173,7 +174,7 @@ def roi_pool(features: Tensor, boxes: Tensor, image: Tensor, size: int | tuple[i
     if stride <= 0:
         raise ConfigError(f"stride: must be above 0, got {stride}")
     _check_boxes([features], boxes, image)
-    wide = _wide(features)
+    wide = at_least_float32(features)
     first, end = (boxes.detach().to(wide.dtype) / stride + 0.5).floor().chunk(2, dim=1)
     last = torch.maximum(end - 1, first)  # it counts as inside there
     if torch.compiler.is_exporting():
@@ -219,7 +220,7 @@ def fpn_level(
     """
     _check_strides(strides)
     check_rank(boxes, "fpn_level: boxes", "m 4")
-    corners = _wide(boxes.detach())
+    corners = at_least_float32(boxes.detach())
     side = (corners[:, 2:] - corners[:, :2]).clamp(min=0).prod(1).sqrt()
     k = canonical_level + torch.log2(side / canonical_size) + 1e-6
     first = int(math.log2(strides[0]))
@@ -232,7 +233,7 @@ def fpn_level(
 def _align(
     levels: Sequence[Tensor], strides: Sequence[float], level: Tensor, boxes: Tensor, image: Tensor, grid: _Grid
 ) -> Tensor:
-    wide = [_wide(features) for features in levels]
+    wide = [at_least_float32(features) for features in levels]
     boxes = boxes.detach().to(wide[0].dtype)
     by_level = grid.samples == 0 or not (torch.compiler.is_compiling() or _table_pays(wide, boxes, grid))
     align = _align_by_level if by_level else _align_by_table
@@ -329,11 +330,6 @@ def _of_level(values: Sequence[float], level: Tensor, dtype: torch.dtype = torch
     for i, value in enumerate(values):
         chosen = chosen + (level == i).to(dtype) * value
     return chosen
-
-
-def _wide(x: Tensor) -> Tensor:
-    """In float32 at least: half precision has no room for coordinates of large images."""
-    return x.float() if x.dtype.itemsize < 4 or not x.is_floating_point() else x
 
 
 def _channels_last(x: Tensor) -> bool:

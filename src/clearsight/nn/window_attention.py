@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from clearsight.errors import ConfigError, RangeError
-from clearsight.nn.checks import check_divides, check_positive, check_rank
+from clearsight.errors import ConfigError
+from clearsight.nn.checks import check_divides, check_dropped, check_positive, check_rank
 from clearsight.nn.dropout import dropout as make_dropout
 
 __all__ = ["WindowAttention", "relative_position_index", "shift_mask", "window_partition", "window_reverse"]
@@ -139,8 +139,7 @@ class WindowAttention(nn.Module):
             check_positive(side, "WindowAttention: window")
             if not 0 <= step < side:
                 raise ConfigError(f"WindowAttention: shift: must be in [0, {side}), the window's side, got {step}")
-        if not 0 <= dropout < 1:
-            raise RangeError(f"dropout: the share that is dropped must be in [0, 1), got {dropout}")
+        check_dropped(dropout, "dropout")
         self.heads, self.dropout = heads, dropout
         self.qkv = nn.Linear(channels, 3 * channels, bias=bias)
         self.proj = nn.Linear(channels, channels)

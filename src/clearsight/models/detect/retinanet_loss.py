@@ -11,9 +11,9 @@ from torch import Tensor
 from clearsight.assign import Assigner, MaxIou
 from clearsight.losses.box import giou_loss, l1_loss, smooth_l1_loss
 from clearsight.losses.focal import sigmoid_focal_loss
-from clearsight.losses.maps import at_least_float32
 from clearsight.models.detect.dense import class_targets
 from clearsight.nn.parallel import mean_over_processes
+from clearsight.nn.precision import at_least_float32
 from clearsight.ops.box_codes import decode_deltas, encode_deltas
 from clearsight.types import Assignment, Points, Predictions, Targets
 
