@@ -6,7 +6,7 @@ from clearsight.assign import ASSIGNERS, build_assigner
 from clearsight.assign.atss import Atss
 from clearsight.assign.max_iou import MaxIou
 from clearsight.assign.simota import SimOta
-from clearsight.recipe.schema import AtssConfig, MaxIouConfig, SimOtaConfig
+from clearsight.recipe.model_sections import AtssConfig, MaxIouConfig, SimOtaConfig
 
 
 def test_every_option_arrives() -> None:

@@ -14,14 +14,15 @@ from clearsight.models.base import Backbone, Classifies, Detects
 from clearsight.models.classify.classifier import Classifier
 from clearsight.models.detect.light import LightDetector
 from clearsight.models.detect.retinanet import RetinaNet
-from clearsight.recipe.schema import ClassifierConfig, RetinaNetConfig
+from clearsight.recipe.model_sections import BACKBONE_NAMES, ClassifierConfig, RetinaNetConfig
 
 
 def test_names() -> None:
     assert list_models() == sorted(["classifier", "light", "retinanet", *BACKBONES])
     assert list_models("net1*") == []
     assert list_models("resnet1*") == ["resnet101", "resnet152", "resnet18"]
-    assert list_models("net") == sorted(["retinanet", *BACKBONES])
+    assert list_models("retina") == ["retinanet"]
+    assert tuple(BACKBONES) == BACKBONE_NAMES
 
 
 @pytest.mark.parametrize(
@@ -69,7 +70,11 @@ def test_statistics_are_kept() -> None:
         ("retinnet", {}, "there is no model 'retinnet'; did you mean 'retinanet'"),
         ("xyz", {}, "there is no model 'xyz'; choose one of classifier, light"),
         ("retinanet", {"backbon": "resnet18"}, "retinanet has no option 'backbon'; did you mean 'backbone'"),
-        ("retinanet", {"backbone": "resnt34"}, "backbone: found 'resnt34'.*did you mean 'resnet34'"),
+        (
+            "retinanet",
+            {"backbone": "resnt34"},
+            "backbone: found 'resnt34'.*there is no backbone 'resnt34'; did you mean 'resnet34'",
+        ),
         ("retinanet", {"head_convs": -1}, "head_convs: found -1; input should be greater than or equal to 0"),
         ("resnet18", {"backbone": "resnet34"}, "'resnet18' is a backbone already; drop backbone='resnet34'"),
         ("resnet18", {"num_classes": 0}, "num_classes and channels must be at least 1, got 0, 3"),

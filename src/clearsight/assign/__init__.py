@@ -10,7 +10,7 @@ from clearsight.assign.max_iou import MaxIou
 from clearsight.assign.simota import SimOta
 
 if TYPE_CHECKING:
-    from clearsight.recipe.schema import AssignerConfig
+    from clearsight.recipe.model_sections import AssignerConfig
 
 __all__ = ["ASSIGNERS", "Assigner", "build_assigner"]
 

@@ -17,11 +17,11 @@ from clearsight.models.classify.classifier import build_classifier
 from clearsight.models.detect.light import build_light
 from clearsight.models.detect.retinanet import build_retinanet
 from clearsight.models.weights import WeightsReport, load_weights
-from clearsight.recipe.schema import ClassifierConfig, LightConfig, RetinaNetConfig
+from clearsight.recipe.model_sections import ClassifierConfig, LightConfig, RetinaNetConfig
 
 if TYPE_CHECKING:
     from clearsight.data.normalisation import Statistics
-    from clearsight.recipe.schema import ModelConfig
+    from clearsight.recipe.model_sections import ModelConfig
 
 __all__ = [
     "BACKBONES",
@@ -97,7 +97,7 @@ def create_model(
         >>> model = create_model("retinanet", backbone="resnet34", num_classes=3)
     """
     method = name
-    if name in BACKBONES:
+    if name in BACKBONES or name.startswith("timm:"):
         if options.get("backbone", name) != name:
             raise ConfigError(f"create_model: {name!r} is a backbone already; drop backbone={options['backbone']!r}")
         method, options = "classifier", {**options, "backbone": name}
@@ -113,7 +113,7 @@ def create_model(
     try:
         checked = config.model_validate({**options, "name": method})
     except ValidationError as error:
-        raise ConfigError("create_model: " + "; ".join(_readable(fault, options) for fault in error.errors())) from None
+        raise ConfigError("create_model: " + "; ".join(_readable(fault) for fault in error.errors())) from None
     if statistics is None:
         statistics = fixed_statistics("imagenet" if channels == 3 else "unit", channels=channels)
     return build_model(checked, num_classes=num_classes, channels=channels, statistics=statistics)
@@ -140,11 +140,9 @@ def build_model(config: ModelConfig, *, num_classes: int, channels: int, statist
     return model
 
 
-def _readable(fault: object, options: dict[str, object]) -> str:
+def _readable(fault: object) -> str:
     """One line of a pydantic error: where, what was found, what was expected."""
     where = ".".join(str(part) for part in fault["loc"])  # pyright: ignore[reportIndexIssue]
     found, message = fault["input"], fault["msg"]  # pyright: ignore[reportIndexIssue]
-    hint = ""
-    if where == "backbone" and isinstance(options.get(where), str):
-        hint = nearest(str(options[where]), list(BACKBONES))
-    return f"{where}: found {found!r}; {message[0].lower()}{message[1:]}{hint}"
+    message = message.removeprefix("Value error, ")
+    return f"{where}: found {found!r}; {message[0].lower()}{message[1:]}"

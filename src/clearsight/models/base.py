@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Protocol, runtime_checkable
 
 from torch import Tensor
@@ -13,22 +14,44 @@ __all__ = ["Backbone", "Classifies", "Detects", "Model"]
 
 @runtime_checkable
 class Backbone(Protocol):
-    """An `nn.Module` that gives a pyramid.
+    """An `nn.Module` that gives a pyramid, and one vector an image.
 
     Attributes:
-        channels: by level, `c2` to `c5`.
+        in_channels: of the images.
+        channels: by level, `c2` to `c5`; a net of coarse patches has no `c2`.
         strides: by level, pixels of the input between neighbours.
+        embedding: length of the vector.
     """
 
+    in_channels: int
     channels: dict[str, int]
     strides: dict[str, int]
+    embedding: int
 
     def features(self, images: Tensor) -> dict[str, Tensor]:
         """`(n, channels[level], ceil(h / strides[level]), ceil(w / strides[level]))` by level.
 
         Args:
-            images: `(n, c, h, w)` float, normalised.
+            images: `(n, in_channels, h, w)` float, normalised.
+
+        Raises:
+            ShapeError: they have other channels, or are smaller than the largest stride.
         """
+        ...
+
+    def embed(self, images: Tensor) -> Tensor:
+        """What a classifier's last layer reads, `(n, embedding)`: the published network without that layer.
+
+        Args:
+            images: as for `features`.
+
+        Raises:
+            ShapeError: as for `features`.
+        """
+        ...
+
+    def adapt_weights(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """A published state dict under this backbone's names; the last, class-dependent layer as `head.weight`, …."""
         ...
 
 

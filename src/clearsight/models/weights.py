@@ -18,13 +18,12 @@ from torch import Tensor, nn
 
 from clearsight.data.digit_scenes import cache_folder
 from clearsight.errors import NotFound, WeightsError
-from clearsight.models.backbones.resnet import adapt_first_layer
+from clearsight.models.backbones.published import adapt_first_layer
 
 __all__ = ["WeightsReport", "load_weights", "read_weights"]
 
 SCHEMES = ("http", "https", "file")
 OPTIONAL = ("num_batches_tracked",)  # a counter that old files lack and frozen norms do not have
-FIRST_LAYERS = ("backbone.conv1.weight", "conv1.weight")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,9 +60,9 @@ def load_weights(
 ) -> WeightsReport:
     """Load weights into a model, in place.
 
-    Names of torchvision's ResNets and RetinaNet are translated by the model's `adapt_weights`. A first convolution for
-    another number of input channels is adapted (`resnet.adapt_first_layer`). Where the number of classes differs, the
-    class layer starts anew (a detector's at its prior) and the report says so.
+    Published names, torchvision's or timm's, are translated by the model's `adapt_weights`. First convolutions for
+    another number of input channels are adapted (`backbones.published.adapt_first_layer`). Where the number of classes
+    differs, the class layer starts anew (a detector's at its prior) and the report says so.
 
     Args:
         model: any module.
@@ -149,7 +148,7 @@ def _compare(model: nn.Module, state: Mapping[str, Tensor]) -> tuple[dict[str, T
         value, shape = state[name], tuple(own[name].shape)
         if tuple(value.shape) == shape:
             fitting[name] = value
-        elif name in FIRST_LAYERS and value.ndim == 4 and adapt_first_layer(value, shape[1]).shape == own[name].shape:
+        elif _first_layer(value, own[name], model):
             fitting[name] = adapt_first_layer(value, shape[1])
             adapted.append(f"{name}: {value.shape[1]} input channels shared out over {shape[1]}")
         else:
@@ -168,6 +167,17 @@ def _compare(model: nn.Module, state: Mapping[str, Tensor]) -> tuple[dict[str, T
         reinitialised=tuple(described[name] for name in sorted(mismatch) if reset and name in layer),
     )
     return fitting, report, reset
+
+
+def _first_layer(value: Tensor, own: Tensor, model: nn.Module) -> bool:
+    """Whether the two differ in the number of the image's channels alone."""
+    channels = getattr(getattr(model, "backbone", model), "in_channels", None)
+    others = (0, 2, 3)
+    return (
+        value.ndim == own.ndim == 4
+        and own.shape[1] == channels
+        and all(value.shape[axis] == own.shape[axis] for axis in others)
+    )
 
 
 def _optional(name: str) -> bool:

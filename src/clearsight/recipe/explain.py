@@ -224,6 +224,8 @@ def expected_text(schema: Schema) -> str:
     kind = schema.get("type")
     if kind == "null":
         return "null"
+    if "pattern" in schema:
+        return f"a text that fits {schema['pattern']}"
     if kind == "array":
         return _expected_list(schema)
     return _TYPES.get(str(kind), "a section of `key: value` lines") + _range(schema)

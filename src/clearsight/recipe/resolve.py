@@ -14,7 +14,8 @@ from pydantic import ValidationError
 from clearsight.errors import ConfigError, NotFound
 from clearsight.recipe.explain import explain, locate
 from clearsight.recipe.layers import Layer, Merged, file_layer, merge_layers, override_layer
-from clearsight.recipe.schema import ClassifierConfig, LightConfig, Recipe, RetinaNetConfig
+from clearsight.recipe.model_sections import ClassifierConfig, LightConfig, RetinaNetConfig
+from clearsight.recipe.schema import Recipe
 from clearsight.recipe.yaml_text import Text, parse_document
 
 __all__ = ["load_recipe", "recipe_names"]

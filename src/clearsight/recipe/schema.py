@@ -7,40 +7,23 @@ from __future__ import annotations
 
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
+
+from clearsight.recipe.model_sections import ModelConfig
+from clearsight.recipe.section import Count, Fraction, Pixels, Positive, Section
 
 __all__ = [
-    "AssignerConfig",
-    "AtssConfig",
     "AugmentConfig",
-    "ClassifierConfig",
     "DataConfig",
     "EarlyStopConfig",
     "EvalConfig",
-    "LightConfig",
     "LoaderConfig",
-    "MaxIouConfig",
-    "ModelConfig",
     "OptimizerConfig",
     "Recipe",
-    "RetinaNetConfig",
     "ScheduleConfig",
-    "SimOtaConfig",
     "SplitConfig",
     "TrainerConfig",
 ]
-
-# Numbers are strict where Python would be generous: `true` is no count, and infinity no length.
-Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
-Positive = Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
-Count = Annotated[int, Field(ge=1, strict=True)]
-Pixels = Annotated[int, Field(ge=8, le=16384, strict=True)]
-
-
-class Section(BaseModel):
-    """Frozen, and closed: a key that is not listed is an error."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, validate_default=True)
 
 
 # ------------------------------------------------------------------------------------------------ data
@@ -143,100 +126,6 @@ class LoaderConfig(Section):
     """Worker processes a process; `auto` leaves one core a process to the model, at most 8."""
     cache: Literal["none", "ram"] = "ram"
     """`ram` keeps decoded, resized images where they fit into half of the free memory."""
-
-
-# ------------------------------------------------------------------------------------------------ assigners
-class MaxIouConfig(Section):
-    """Overlap thresholds (Ren et al. 2015; RetinaNet's values)."""
-
-    name: Literal["max_iou"] = "max_iou"
-    positive: Fraction = 0.5
-    """IoU at and above which an anchor is positive."""
-    negative: Fraction = 0.4
-    """IoU below which it is background; between the two it is ignored."""
-    force_best: bool = True
-    """The best anchors of each object are positive whatever their overlap."""
-
-
-class AtssConfig(Section):
-    """Adaptive training sample selection (Zhang et al. 2020)."""
-
-    name: Literal["atss"] = "atss"
-    candidates: Count = 9
-    """Nearest points a level and object."""
-
-
-class SimOtaConfig(Section):
-    """Simplified optimal transport assignment (Ge et al. 2021, YOLOX)."""
-
-    name: Literal["simota"] = "simota"
-    candidates: Count = 10
-    """Overlaps summed for an object's number of points."""
-    centre_radius: Positive = 2.5
-    """Strides around the centre within which points are candidates."""
-    iou_weight: Positive = 3.0
-    class_weight: Positive = 1.0
-
-
-AssignerConfig = Annotated[MaxIouConfig | AtssConfig | SimOtaConfig, Field(discriminator="name")]
-
-
-# ------------------------------------------------------------------------------------------------ models
-Backbone = Literal["resnet18", "resnet34", "resnet50", "resnet101", "resnet152"]
-Norm = Literal["batch", "group", "layer", "layer_channels", "instance", "frozen_batch"]
-
-
-class ClassifierConfig(Section):
-    """A backbone, global pooling and a linear layer."""
-
-    name: Literal["classifier"] = "classifier"
-    backbone: Backbone = "resnet18"
-    norm: Norm = "batch"
-    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    small_input: bool = False
-    """A 3×3 stem of stride 1 and no max-pool, for images of 32 to 64 pixels."""
-    weights: str | None = None
-    """Path or URL of published weights."""
-    weights_sha256: str | None = None
-
-
-class RetinaNetConfig(Section):
-    """RetinaNet (Lin et al. 2017) on a ResNet-FPN."""
-
-    name: Literal["retinanet"] = "retinanet"
-    backbone: Backbone = "resnet18"
-    norm: Norm = "batch"
-    fpn_channels: Count = 256
-    head_convs: Annotated[int, Field(ge=0, le=8)] = 4
-    anchor_sizes: tuple[Positive, ...] = (32.0, 64.0, 128.0, 256.0, 512.0)
-    """Side of the first anchor of each level, pixels; three octave scales and three ratios come of each."""
-    assigner: AssignerConfig = MaxIouConfig()
-    box_loss: Literal["l1", "smooth_l1", "giou"] = "l1"
-    focal_alpha: Fraction = 0.25
-    focal_gamma: Annotated[float, Field(ge=0)] = 2.0
-    weights: str | None = None
-    weights_sha256: str | None = None
-
-
-class LightConfig(Section):
-    """One-stage, anchor-free, for small images and few cores."""
-
-    name: Literal["light"] = "light"
-    widths: tuple[Count, Count, Count, Count] = (24, 48, 96, 160)
-    """Channels of the four residual stages."""
-    depths: tuple[Count, Count, Count, Count] = (1, 2, 2, 2)
-    """Blocks of the four stages."""
-    fpn_channels: Count = 64
-    head_convs: Count = 2
-    norm: Norm = "batch"
-    assigner: AssignerConfig = SimOtaConfig()
-    box_weight: Positive = 2.0
-    weights: str | None = None
-    weights_sha256: str | None = None
-
-
-ModelConfig = Annotated[ClassifierConfig | RetinaNetConfig | LightConfig, Field(discriminator="name")]
 
 
 # ------------------------------------------------------------------------------------------------ training

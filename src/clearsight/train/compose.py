@@ -23,7 +23,8 @@ from clearsight.data.splits import find_leaks, split_dataset
 from clearsight.errors import CheckpointError, ConfigError, DataError
 from clearsight.metrics.scores import main_metric
 from clearsight.models import build_model
-from clearsight.recipe.schema import ModelConfig, Recipe
+from clearsight.recipe.model_sections import ModelConfig
+from clearsight.recipe.schema import Recipe
 from clearsight.train.checkpoint import check_same_model
 from clearsight.train.evaluate import Evaluator
 from clearsight.train.folder import RunFolder

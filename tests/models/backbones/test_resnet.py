@@ -1,50 +1,59 @@
-"""ResNet: torchvision's names and numbers."""
+"""ResNet and its forms: torchvision's and timm's names and numbers."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
+import timm
 import torch
 import torchvision
 from torch import nn
 
-from clearsight.errors import ConfigError, WeightsError
-from clearsight.models.backbones import BACKBONES
-from clearsight.models.backbones.resnet import ResNet, adapt_first_layer
+from clearsight.errors import ConfigError, ShapeError
+from clearsight.models.backbones.resnet import RESNETS, ResNet
+from clearsight.nn.dropout import DropPath
 
-LEVELS = ("c2", "c3", "c4", "c5")
-
-
-def randomise(model: nn.Module) -> None:
-    """Norm statistics that are not one and zero, so that a norm left out shows."""
-    for layer in model.modules():
-        if isinstance(layer, nn.BatchNorm2d):
-            layer.weight.data.uniform_(0.5, 1.0)
-            layer.bias.data.normal_(std=0.1)
-            layer.running_mean.data.normal_(std=0.1)  # pyright: ignore[reportOptionalMemberAccess]
-            layer.running_var.data.uniform_(0.8, 1.2)  # pyright: ignore[reportOptionalMemberAccess]
+TORCHVISION = [name for name in RESNETS if not name.startswith("se")]
 
 
-@pytest.mark.parametrize("depth", [18, 34, 50, 101, 152])
-def test_names_and_outputs_are_torchvisions(depth: int) -> None:
-    theirs = getattr(torchvision.models, f"resnet{depth}")(weights=None).eval()
-    randomise(theirs)
-    ours = BACKBONES[f"resnet{depth}"]().eval()
-    state = {name: value for name, value in theirs.state_dict().items() if not name.startswith("fc.")}
-    assert ours.load_state_dict(state) == ([], [])
-    x = torch.randn(1, 3, 65, 47)
-    expected = {}
-    with torch.no_grad():
-        y = theirs.maxpool(theirs.relu(theirs.bn1(theirs.conv1(x))))
-        for level, layer in zip(LEVELS, (theirs.layer1, theirs.layer2, theirs.layer3, theirs.layer4), strict=True):
-            y = expected[level] = layer(y)
-        found = ours.features(x)
-    assert tuple(found) == LEVELS
-    for level in LEVELS:
-        scale = expected[level].abs().max()
-        torch.testing.assert_close(found[level] / scale, expected[level] / scale, rtol=1e-4, atol=1e-5)
-        assert found[level].shape[1] == ours.channels[level]
-        stride = ours.strides[level]
-        assert found[level].shape[2:] == (-(-65 // stride), -(-47 // stride))
+@pytest.mark.parametrize("name", ["resnet18", "resnet34", "resnet50", "resnext50_32x4d", "wide_resnet50_2"])
+def test_numbers_are_torchvisions(name: str, same_as_peer: Callable[..., None]) -> None:
+    same_as_peer(RESNETS[name](), getattr(torchvision.models, name)(weights=None), size=(65, 47))
+
+
+@pytest.mark.parametrize("name", ["resnet18", "resnet50"])
+def test_numbers_in_training_are_torchvisions(name: str, same_as_peer: Callable[..., None]) -> None:
+    same_as_peer(RESNETS[name](), getattr(torchvision.models, name)(weights=None), batch=2, train=True, double=True)
+
+
+@pytest.mark.parametrize("name", ["seresnet18", "seresnet50"])
+def test_numbers_with_gates_are_timms(name: str, same_as_peer: Callable[..., None]) -> None:
+    same_as_peer(RESNETS[name](), timm.create_model(name), size=(65, 47))
+
+
+@pytest.mark.parametrize("name", RESNETS)
+def test_names_and_counts_are_the_peers(name: str) -> None:
+    with torch.device("meta"):
+        theirs = timm.create_model(name) if name.startswith("se") else getattr(torchvision.models, name)(weights=None)
+        ours = RESNETS[name]()
+    adapted = ours.adapt_weights(theirs.state_dict())
+    own = ours.state_dict()
+    assert adapted.keys() - own.keys() == {"head.weight", "head.bias"}
+    assert all(adapted[key].shape == value.shape for key, value in own.items())
+
+
+@pytest.mark.parametrize(("name", "millions"), [("resnet18", 11.69), ("resnet50", 25.56), ("seresnet50", 28.09)])
+def test_parameters_are_the_published_number(name: str, millions: float) -> None:
+    model = RESNETS[name]()
+    count = sum(p.numel() for p in model.parameters()) + 1000 * (model.embedding + 1)
+    assert round(count / 1e6, 2) == millions
+
+
+@pytest.mark.parametrize("small_input", [False, True])
+def test_levels(small_input: bool, has_levels: Callable[..., None]) -> None:
+    for name in ("resnet18", "resnet50", "seresnet18"):
+        has_levels(RESNETS[name](channels=2, small_input=small_input), (97, 65), (32, 32), (64, 33))
 
 
 @pytest.mark.parametrize("norm", ["batch", "group", "frozen_batch"])
@@ -59,7 +68,12 @@ def test_small_input_keeps_the_resolution() -> None:
     model = ResNet(18, small_input=True).eval()
     assert model.strides == {"c2": 1, "c3": 2, "c4": 4, "c5": 8}
     found = model.features(torch.randn(1, 3, 32, 32))
-    assert [found[level].shape[-1] for level in LEVELS] == [32, 16, 8, 4]
+    assert [feature.shape[-1] for feature in found.values()] == [32, 16, 8, 4]
+
+
+def test_paths_are_dropped_more_the_deeper() -> None:
+    drops = [layer.p for layer in ResNet(18, drop_path=0.7).modules() if isinstance(layer, DropPath)]
+    assert drops == pytest.approx([0.1 * k for k in range(1, 8)])
 
 
 def test_channels_last_and_half_precision() -> None:
@@ -73,21 +87,13 @@ def test_channels_last_and_half_precision() -> None:
     assert (half - full).abs().max() / full.abs().max() < 0.05
 
 
-def test_a_first_layer_for_other_channels() -> None:
-    weight = torch.randn(8, 3, 7, 7)
-    grey = adapt_first_layer(weight, 1)
-    torch.testing.assert_close(grey, weight.sum(1, keepdim=True))
-    five = adapt_first_layer(weight, 5)
-    assert five.shape == (8, 5, 7, 7)
-    x = torch.randn(1, 1, 9, 9)
-    expected = nn.functional.conv2d(x.expand(-1, 3, -1, -1), weight)
-    torch.testing.assert_close(nn.functional.conv2d(x, grey), expected, rtol=1e-4, atol=1e-4)
-    torch.testing.assert_close(nn.functional.conv2d(x.expand(-1, 5, -1, -1), five), expected, rtol=1e-4, atol=1e-4)
-    assert adapt_first_layer(weight, 3) is weight
-    with pytest.raises(WeightsError, match=r"expected weights \(out, in, kh, kw\), got \(3,\)"):
-        adapt_first_layer(torch.zeros(3), 1)
-
-
-def test_unknown_depth() -> None:
+def test_bad_arguments_and_images() -> None:
     with pytest.raises(ConfigError, match="there is no ResNet-20; choose one of 18, 34"):
         ResNet(20)
+    with pytest.raises(ConfigError, match="only bottlenecks have groups"):
+        ResNet(18, groups=32)
+    model = nn.Module.eval(ResNet(18))
+    with pytest.raises(ShapeError, match=r"images \(n, 3, h, w\), got \(1, 1, 64, 64\)"):
+        model.features(torch.zeros(1, 1, 64, 64))
+    with pytest.raises(ShapeError, match="31×64 are smaller than its largest stride, 32"):
+        model.embed(torch.zeros(1, 3, 31, 64))

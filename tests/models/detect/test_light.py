@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from clearsight.data.normalisation import Statistics
 from clearsight.models.detect.light import LightDetector, build_light
 from clearsight.ops.boxes import box_iou, paired_giou, paired_iou
-from clearsight.recipe.schema import LightConfig
+from clearsight.recipe.model_sections import LightConfig
 from clearsight.types import Predictions, Targets
 
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from torch import Tensor, nn
 
+from clearsight.models.backbones.checks import check_images
 from clearsight.nn.conv import ConvNormAct
 from clearsight.nn.init import kaiming_init
 
@@ -41,15 +42,18 @@ class LightBackbone(nn.Module):
 
     Shape: images `(n, c, h, w)` → `c2` … `c5`, level s of `ceil(h / s)` × `ceil(w / s)` for s in 4, 8, 16, 32.
 
+    Attributes:
+        in_channels: of the images.
+        channels: by level, `c2` to `c5`.
+        strides: by level, pixels of the input between neighbours.
+        embedding: length of `embed`'s vector.
+
     Args:
         channels: of the images.
         widths: channels of the four stages.
         depths: blocks of the four stages.
         norm: a name of `nn.norm`.
     """
-
-    strides: dict[str, int]
-    channels: dict[str, int]
 
     def __init__(
         self,
@@ -61,8 +65,10 @@ class LightBackbone(nn.Module):
     ) -> None:
         super().__init__()
         levels = ("c2", "c3", "c4", "c5")
-        self.channels = dict(zip(levels, widths, strict=True))
-        self.strides = dict(zip(levels, (4, 8, 16, 32), strict=True))
+        self.in_channels = channels
+        self.embedding = widths[-1]
+        self.channels: dict[str, int] = dict(zip(levels, widths, strict=True))
+        self.strides: dict[str, int] = dict(zip(levels, (4, 8, 16, 32), strict=True))
         self.stem = nn.Sequential(
             ConvNormAct(channels, widths[0], 3, stride=2, norm=norm),
             ConvNormAct(widths[0], widths[0], 3, stride=2, norm=norm),
@@ -91,7 +97,11 @@ class LightBackbone(nn.Module):
 
         Returns:
             `c2` … `c5`, `(n, width, ceil(h / s), ceil(w / s))` each.
+
+        Raises:
+            ShapeError: the images have other channels, or are smaller than 32 pixels.
         """
+        check_images(images, self)
         x = self.stem(images)
         found: dict[str, Tensor] = {}
         for level, stage in zip(self.channels, self.stages, strict=True):
@@ -102,3 +112,11 @@ class LightBackbone(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """The deepest feature, `(n, widths[3], ceil(h / 32), ceil(w / 32))`."""
         return self.features(images)["c5"]
+
+    def embed(self, images: Tensor) -> Tensor:
+        """The mean of `c5` over the image, `(n, embedding)`."""
+        return self(images).mean(dim=(2, 3))
+
+    def adapt_weights(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The state as it is: there are no published weights of this network."""
+        return dict(state)

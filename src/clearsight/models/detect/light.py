@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
@@ -12,7 +12,10 @@ from torch import Tensor, nn
 from clearsight.assign import Assigner, build_assigner
 from clearsight.assign.simota import SimOta
 from clearsight.losses.box import giou_loss
+from clearsight.models.backbones import build_backbone
 from clearsight.models.backbones.light import LightBackbone
+from clearsight.models.backbones.published import backbone_weights
+from clearsight.models.base import Backbone
 from clearsight.models.detect.dense import PointGrid, class_targets, postprocess
 from clearsight.models.necks.fpn import Fpn
 from clearsight.nn.conv import ConvNormAct
@@ -25,7 +28,7 @@ from clearsight.types import Instances, Points, Predictions, Targets
 
 if TYPE_CHECKING:
     from clearsight.data.normalisation import Statistics
-    from clearsight.recipe.schema import LightConfig
+    from clearsight.recipe.model_sections import LightConfig
 
 __all__ = ["LightDetector", "LightOutputs", "build_light"]
 
@@ -62,10 +65,14 @@ class LightHead(nn.Module):
         self.classes = nn.Conv2d(channels, num_classes, 3, padding=1)
         self.distances = nn.Conv2d(channels, 4, 3, padding=1)
         self.scales = nn.Parameter(torch.ones(levels))
-        for layer, bias in ((self.classes, prior_bias(0.01)), (self.distances, 0.0)):
-            nn.init.normal_(layer.weight, std=0.01)
-            if layer.bias is not None:
-                nn.init.constant_(layer.bias, bias)
+        self.reset_prior()
+        nn.init.normal_(self.distances.weight, std=0.01)
+        nn.init.zeros_(self.distances.bias)  # pyright: ignore[reportArgumentType]
+
+    def reset_prior(self) -> None:
+        """Start the class scores anew, at one positive in a hundred (RetinaNet, arXiv:1708.02002, section 4.1)."""
+        nn.init.normal_(self.classes.weight, std=0.01)
+        nn.init.constant_(self.classes.bias, prior_bias(0.01))  # pyright: ignore[reportArgumentType]
 
     def forward(self, levels: Sequence[Tensor]) -> LightOutputs:
         """Predict: `(n, channels, h, w)` a level → `LightOutputs` over the l points of all levels."""
@@ -98,11 +105,16 @@ class LightDetector(nn.Module):
         norm: a name of `nn.norm`.
         assigner: None for `SimOta()`.
         box_weight: factor of the box loss.
+
+    Attributes:
+        class_layer: names of the parameters whose shape depends on the number of classes.
     """
+
+    class_layer = ("head.classes.weight", "head.classes.bias")
 
     def __init__(
         self,
-        backbone: LightBackbone,
+        backbone: Backbone,
         *,
         num_classes: int,
         statistics: Statistics,
@@ -198,6 +210,14 @@ class LightDetector(nn.Module):
             box_voting=box_voting,
         )
 
+    def adapt_weights(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """A published classifier's weights under this model's names, for the backbone."""
+        return backbone_weights(self.backbone, state)
+
+    def reset_classes(self) -> None:
+        """Start the last layer of the class scores anew, at the prior."""
+        self.head.reset_prior()
+
 
 def _boxes(outputs: LightOutputs, points: Points) -> Tensor:
     """Decoded boxes of all points, `(n, l, 4)`."""
@@ -213,7 +233,10 @@ def build_light(config: LightConfig, *, num_classes: int, channels: int, statist
         channels: of the images.
         statistics: of the training images.
     """
-    backbone = LightBackbone(channels=channels, widths=config.widths, depths=config.depths, norm=config.norm)
+    if config.backbone is None:
+        backbone = LightBackbone(channels=channels, widths=config.widths, depths=config.depths, norm=config.norm)
+    else:
+        backbone = build_backbone(config.backbone, channels=channels)
     return LightDetector(
         backbone,
         num_classes=num_classes,

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from clearsight.assign import build_assigner
-from clearsight.models.backbones import BACKBONES
+from clearsight.models.backbones import build_backbone
+from clearsight.models.backbones.published import backbone_weights
 from clearsight.models.base import Backbone
 from clearsight.models.detect.dense import PointGrid, postprocess
 from clearsight.models.detect.retinanet_head import RetinaNetHead
@@ -21,7 +22,7 @@ from clearsight.types import Instances, Targets
 
 if TYPE_CHECKING:
     from clearsight.data.normalisation import Statistics
-    from clearsight.recipe.schema import RetinaNetConfig
+    from clearsight.recipe.model_sections import RetinaNetConfig
 
 __all__ = [
     "RetinaNet",
@@ -141,9 +142,7 @@ class RetinaNet(nn.Module):
         """Published weights under this model's names: torchvision's detector, or its classifier for the backbone."""
         if any(name.startswith("backbone.body.") for name in state):
             return convert_torchvision_retinanet(state)
-        if "conv1.weight" in state:
-            return {f"backbone.{name}": value for name, value in state.items() if not name.startswith("fc.")}
-        return dict(state)
+        return backbone_weights(self.backbone, state)
 
     def reset_classes(self) -> None:
         """Start the last layer of the class head anew, at the prior."""
@@ -202,7 +201,7 @@ def build_retinanet(config: RetinaNetConfig, *, num_classes: int, channels: int,
         channels: of the input.
         statistics: of the input's channels.
     """
-    backbone = BACKBONES[config.backbone](norm=config.norm, channels=channels)
+    backbone = build_backbone(config.backbone, norm=config.norm, channels=channels, drop_path=config.drop_path)
     neck = Fpn(
         {level: backbone.channels[level] for level in LEVELS},
         config.fpn_channels,

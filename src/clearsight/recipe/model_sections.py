@@ -1,0 +1,149 @@
+"""What a recipe may say of its model: one section a method, and one an assigner."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, Field, WithJsonSchema
+
+from clearsight.errors import nearest
+from clearsight.recipe.section import Count, Fraction, Positive, Rate, Section
+
+__all__ = [
+    "BACKBONE_NAMES",
+    "AssignerConfig",
+    "AtssConfig",
+    "ClassifierConfig",
+    "LightConfig",
+    "MaxIouConfig",
+    "ModelConfig",
+    "RetinaNetConfig",
+    "SimOtaConfig",
+]
+
+
+# ------------------------------------------------------------------------------------------------ assigners
+class MaxIouConfig(Section):
+    """Overlap thresholds (Ren et al. 2015; RetinaNet's values)."""
+
+    name: Literal["max_iou"] = "max_iou"
+    positive: Fraction = 0.5
+    """IoU at and above which an anchor is positive."""
+    negative: Fraction = 0.4
+    """IoU below which it is background; between the two it is ignored."""
+    force_best: bool = True
+    """The best anchors of each object are positive whatever their overlap."""
+
+
+class AtssConfig(Section):
+    """Adaptive training sample selection (Zhang et al. 2020)."""
+
+    name: Literal["atss"] = "atss"
+    candidates: Count = 9
+    """Nearest points a level and object."""
+
+
+class SimOtaConfig(Section):
+    """Simplified optimal transport assignment (Ge et al. 2021, YOLOX)."""
+
+    name: Literal["simota"] = "simota"
+    candidates: Count = 10
+    """Overlaps summed for an object's number of points."""
+    centre_radius: Positive = 2.5
+    """Strides around the centre within which points are candidates."""
+    iou_weight: Positive = 3.0
+    class_weight: Positive = 1.0
+
+
+AssignerConfig = Annotated[MaxIouConfig | AtssConfig | SimOtaConfig, Field(discriminator="name")]
+
+
+# ------------------------------------------------------------------------------------------------ models
+# fmt: off
+BACKBONE_NAMES = (
+    "resnet18", "resnet34", "resnet50", "resnet101", "resnet152",
+    "resnext50_32x4d", "resnext101_32x8d", "resnext101_64x4d", "wide_resnet50_2", "wide_resnet101_2",
+    "seresnet18", "seresnet34", "seresnet50", "seresnet101", "seresnet152",
+)
+# fmt: on
+
+
+def _known_backbone(name: str) -> str:
+    if name not in BACKBONE_NAMES and not name.startswith("timm:"):
+        raise ValueError(f"there is no backbone {name!r}{nearest(name, BACKBONE_NAMES)}")
+    return name
+
+
+Backbone = Annotated[
+    str,
+    AfterValidator(_known_backbone),
+    WithJsonSchema({"anyOf": [{"enum": list(BACKBONE_NAMES)}, {"type": "string", "pattern": "^timm:.+"}]}),
+]
+Norm = Literal["batch", "group", "layer", "layer_channels", "instance", "frozen_batch"]
+
+
+class ClassifierConfig(Section):
+    """A backbone, global pooling and a linear layer."""
+
+    name: Literal["classifier"] = "classifier"
+    backbone: Backbone = "resnet18"
+    """A name of `clearsight models`, or `timm:` and a name of timm's."""
+    norm: Norm | None = None
+    """Of the backbone; null for the published network's."""
+    dropout: Rate = 0.0
+    """Share of the last features that is dropped."""
+    drop_path: Rate = 0.0
+    """Share of samples whose residual branch is left out, in the deepest block."""
+    label_smoothing: Rate = 0.0
+    small_input: bool = False
+    """A quarter of the backbone's strides, for images of 28 to 64 pixels."""
+    auxiliary: bool = False
+    """Classifiers half-way, in training only (GoogLeNet, Inception V3)."""
+    weights: str | None = None
+    """Path or URL of published weights."""
+    weights_sha256: str | None = None
+
+
+class RetinaNetConfig(Section):
+    """RetinaNet (Lin et al. 2017) on a feature pyramid."""
+
+    name: Literal["retinanet"] = "retinanet"
+    backbone: Backbone = "resnet18"
+    """A name of `clearsight models`, or `timm:` and a name of timm's."""
+    norm: Norm | None = None
+    """Of the backbone; null for the published network's."""
+    drop_path: Rate = 0.0
+    """Share of samples whose residual branch is left out, in the backbone's deepest block."""
+    fpn_channels: Count = 256
+    head_convs: Annotated[int, Field(ge=0, le=8)] = 4
+    anchor_sizes: tuple[Positive, ...] = (32.0, 64.0, 128.0, 256.0, 512.0)
+    """Side of the first anchor of each level, pixels; three octave scales and three ratios come of each."""
+    assigner: AssignerConfig = MaxIouConfig()
+    box_loss: Literal["l1", "smooth_l1", "giou"] = "l1"
+    focal_alpha: Fraction = 0.25
+    focal_gamma: Annotated[float, Field(ge=0)] = 2.0
+    weights: str | None = None
+    weights_sha256: str | None = None
+
+
+class LightConfig(Section):
+    """One-stage, anchor-free, for small images and few cores."""
+
+    name: Literal["light"] = "light"
+    backbone: Backbone | None = None
+    """A name of `clearsight models`, or `timm:` and a name of timm's; null for its own small one."""
+    widths: tuple[Count, Count, Count, Count] = (24, 48, 96, 160)
+    """Channels of the four residual stages of its own backbone."""
+    depths: tuple[Count, Count, Count, Count] = (1, 2, 2, 2)
+    """Blocks of the four stages of its own backbone."""
+    fpn_channels: Count = 64
+    head_convs: Count = 2
+    norm: Norm = "batch"
+    """Of neck, head and its own backbone; a backbone by name has its published one."""
+    assigner: AssignerConfig = SimOtaConfig()
+    box_weight: Positive = 2.0
+    weights: str | None = None
+    weights_sha256: str | None = None
+
+
+ModelConfig = Annotated[ClassifierConfig | RetinaNetConfig | LightConfig, Field(discriminator="name")]
