@@ -4,7 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import pickle
+import re
+import socket
+from collections.abc import Iterator
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 
 import pytest
 import torch
@@ -13,7 +19,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from clearsight.errors import NotFound, WeightsError
-from clearsight.models import create_model
+from clearsight.models import create_model, weights
 from clearsight.models.weights import load_weights, read_weights
 
 
@@ -152,6 +158,71 @@ def test_a_url_is_verified_and_kept(
     assert kept.name.endswith("-resnet18.pth")
     with pytest.raises(WeightsError, match="cannot be downloaded"):
         read_weights((tmp_path / "absent.pth").as_uri())
+
+
+@pytest.fixture
+def served(tmp_path: Path) -> Iterator[tuple[Path, str]]:
+    """A folder, and the address at which a server of this machine offers its files."""
+    folder = tmp_path / "www"
+    folder.mkdir()
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(SimpleHTTPRequestHandler, directory=folder.as_posix()))
+    thread = Thread(target=server.serve_forever)
+    thread.start()
+    yield folder, f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+def test_a_download_is_checked_by_its_name(
+    published: tuple[Path, dict[str, Tensor]], served: tuple[Path, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CLEARSIGHT_CACHE", (tmp_path / "cache").as_posix())
+    folder, address = served
+    path, state = published
+    while not re.search("[a-f]", start := digest(path)[:8]):  # all digits might be a date, and are not looked at
+        state["fc.bias"] += 1
+        torch.save(state, path)
+    whole = path.read_bytes()
+    (folder / f"resnet18-{start}.pth").write_bytes(whole)
+    report = load_weights(create_model("resnet18", num_classes=7), f"{address}/resnet18-{start}.pth")
+    assert (report.missing, report.unexpected) == ((), ())
+    (folder / "other-0abcdef0.pth").write_bytes(whole)
+    with pytest.raises(WeightsError, match=f"expected sha256 0abcdef0, found {start}"):
+        read_weights(f"{address}/other-0abcdef0.pth")
+    (folder / "kept.pth").write_bytes(whole)  # no checksum in its name: taken as it is
+    assert read_weights(f"{address}/kept.pth").keys() == published[1].keys()
+    with pytest.raises(WeightsError, match=r"absent\.pth: cannot be downloaded \(File not found\); check the address"):
+        read_weights(f"{address}/absent.pth")
+
+
+def test_a_download_that_breaks_off(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CLEARSIGHT_CACHE", (tmp_path / "cache").as_posix())
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def answer() -> None:
+            connection, _ = server.accept()
+            with connection:
+                connection.recv(4096)
+                connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n" + b"x" * 400)
+
+        thread = Thread(target=answer)
+        thread.start()
+        with pytest.raises(WeightsError, match="broke off after 400 of 1000 bytes; try again"):
+            read_weights(f"http://127.0.0.1:{server.getsockname()[1]}/half.pth")
+        thread.join()
+    assert list((tmp_path / "cache" / "weights").iterdir()) == []
+
+
+@pytest.mark.parametrize(("name", "checksum"), [("x-f37072fd.pth", "f37072fd"), ("x-20241121.pth", None)])
+def test_a_date_is_no_checksum(name: str, checksum: str | None) -> None:
+    found = weights.NAMED_CHECKSUM.match(f"https://example.org/models/{name}")
+    assert (found and found[1]) == checksum
+
+
+def test_a_checksum_that_is_none(published: tuple[Path, dict[str, Tensor]]) -> None:
+    with pytest.raises(WeightsError, match="sha256: expected 64 hexadecimal digits, found 'f37072fd'"):
+        read_weights(published[0], sha256="f37072fd")
 
 
 def test_code_in_a_file_is_never_run(tmp_path: Path) -> None:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import http.client
 import os
+import re
 import tempfile
-import urllib.error
 import urllib.request
 import warnings
 from collections.abc import Mapping
@@ -23,6 +24,8 @@ from clearsight.models.backbones.published import adapt_first_layer
 __all__ = ["WeightsReport", "load_weights", "read_weights"]
 
 SCHEMES = ("http", "https", "file")
+# The start of the checksum in a download's name; without a letter it may as well be a date.
+NAMED_CHECKSUM = re.compile(r"https?://[^?#]*-(?=\d*[a-f])([0-9a-f]{8})\.(?:pth|pt|safetensors)$")
 OPTIONAL = ("num_batches_tracked",)  # a counter that old files lack and frozen norms do not have
 
 
@@ -68,7 +71,8 @@ def load_weights(
         model: any module.
         source: a `.safetensors` file, a torch file of tensors, or a URL (`https:`, `http:`, `file:`) of one. A download
             is kept in the cache folder and used again.
-        sha256: the file's checksum in hexadecimal, or None to skip the check.
+        sha256: the file's checksum in hexadecimal. None checks a download against the start of its checksum that
+            torchvision writes into its files' names (`resnet18-f37072fd.pth`), and nothing where there is none.
         strict: any missing, unexpected or mismatched key is an error, and the model is left untouched.
 
     Returns:
@@ -186,11 +190,15 @@ def _optional(name: str) -> bool:
 
 
 def _verify(path: Path, sha256: str | None, source: str) -> None:
+    if sha256 is None and (named := NAMED_CHECKSUM.match(source)):
+        sha256 = named[1]
+    elif sha256 is not None and not re.fullmatch("[0-9a-f]{64}", sha256.lower()):
+        raise WeightsError(f"sha256: expected 64 hexadecimal digits, found {sha256!r}")
     if sha256 is None:
         return
     with path.open("rb") as file:
         found = hashlib.file_digest(file, "sha256").hexdigest()
-    if found != sha256.lower():
+    if not found.startswith(sha256.lower()):
         raise WeightsError(
             f"{source}: expected sha256 {sha256.lower()}, found {found}; the file is damaged or another one"
         )
@@ -208,10 +216,14 @@ def _fetch(url: str, sha256: str | None) -> Path:
         with os.fdopen(handle, "wb") as out, urllib.request.urlopen(url, timeout=60) as response:
             while block := response.read(1 << 20):
                 out.write(block)
+            written, promised = out.tell(), response.headers.get("Content-Length")
+        if promised is not None and written != int(promised):
+            raise WeightsError(f"{url}: the download broke off after {written} of {promised} bytes; try again")
         _verify(Path(partial), sha256, url)
         Path(partial).replace(target)
-    except urllib.error.URLError as error:
-        raise WeightsError(f"{url}: cannot be downloaded ({error.reason}); check the address or give a file") from error
+    except (OSError, http.client.HTTPException) as error:
+        why = getattr(error, "reason", None) or error
+        raise WeightsError(f"{url}: cannot be downloaded ({why}); check the address or give a file") from error
     finally:
         Path(partial).unlink(missing_ok=True)
     return target
