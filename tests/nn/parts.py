@@ -30,6 +30,7 @@ from clearsight.nn.inverted_residual import InvertedResidualV2, InvertedResidual
 from clearsight.nn.norm import NORMS, norm
 from clearsight.nn.pool import POOLS, pool
 from clearsight.nn.recurrent import RECURRENT, SequenceClassifier, recurrent
+from clearsight.nn.reparam import AsymmetricConv, LargeKernelConv, RepConv
 from clearsight.nn.roi import RoIAlign, roi_pool
 from clearsight.nn.separable import DepthwiseSeparable, SpatiallySeparable
 from clearsight.nn.squeeze_excite import SqueezeExcite
@@ -164,6 +165,9 @@ PARTS: dict[str, Part] = {
     "DenseBlock": Part(lambda: DenseBlock(2, C, 4)),
     "DenseTransition": Part(lambda: DenseTransition(C, 4)),
     "ConvMixerBlock": Part(lambda: ConvMixerBlock(C, 5)),
+    "RepConv": Part(lambda: RepConv(C, C)),
+    "AsymmetricConv": Part(lambda: AsymmetricConv(C, 12, 5, stride=2)),
+    "LargeKernelConv": Part(lambda: LargeKernelConv(C, 7, small=3)),
     "Inception": Part(lambda: inception.Inception(C, (4, 3, 4, 3, 4, 4))),
     "InceptionA": Part(lambda: inception.InceptionA(C, 4)),
     "InceptionB": Part(lambda: inception.InceptionB(C)),

@@ -7,6 +7,7 @@ from importlib import import_module
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from clearsight.errors import ConfigError, ShapeError
@@ -48,6 +49,33 @@ def test_the_papers_table_with_the_papers_kernel() -> None:
 
 def test_gradients_are_those_of_finite_differences(right_gradients: Callable[..., None]) -> None:
     right_gradients(Inception(4, (2, 3, 2, 1, 2, 2), activation="silu"), 3, 4, 4, 3)
+
+
+def pool(x: torch.Tensor) -> torch.Tensor:
+    return F.max_pool2d(F.pad(x, [1] * 4, value=-torch.inf), 3, 2)
+
+
+@pytest.mark.parametrize("size", [(7, 6), (8, 5)])
+def test_modules_that_halve_can_be_padded(size: tuple[int, int]) -> None:
+    x = torch.rand(2, 8, *size)
+    b, d = InceptionB(8).eval(), InceptionD(8).eval()
+    found = [b(x, same=True), d(x, same=True)]
+    for layer in (b.branch3x3, b.branch3x3dbl_3, d.branch3x3_2, d.branch7x7x3_4):
+        layer.conv.padding = (1, 1)
+    double = b.branch3x3dbl_3(b.branch3x3dbl_2(b.branch3x3dbl_1(x)))
+    seven = d.branch7x7x3_4(d.branch7x7x3_3(d.branch7x7x3_2(d.branch7x7x3_1(x))))
+    torch.testing.assert_close(found[0], torch.cat((b.branch3x3(x), double, pool(x)), 1))
+    torch.testing.assert_close(found[1], torch.cat((d.branch3x3_2(d.branch3x3_1(x)), seven, pool(x)), 1))
+    assert found[0].shape[-2:] == ((size[0] + 1) // 2, (size[1] + 1) // 2)
+
+
+def test_a_convolution_is_padded_once() -> None:
+    x = torch.randn(1, 4, 9, 7)
+    plain, kept = InceptionConv(4, 8, (3, 5), padded=False), InceptionConv(4, 8, (3, 5))
+    kept.load_state_dict(plain.state_dict())
+    torch.testing.assert_close(plain(x, same=True), kept(x))
+    assert torch.equal(kept(x, same=True), kept(x))
+    assert plain(x).shape == (1, 8, 7, 3)
 
 
 def test_another_norm_keeps_the_published_epsilon_where_it_has_one() -> None:

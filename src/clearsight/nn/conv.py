@@ -19,7 +19,16 @@ from clearsight.nn.norm import NORM_ALIASES
 from clearsight.nn.norm import norm as make_norm
 from clearsight.nn.winograd import winograd_conv2d, winograd_pays
 
-__all__ = ["ORDERS", "ConvNormAct", "ConvSequential", "NormActConv", "conv_block", "conv_norm", "norm_after"]
+__all__ = [
+    "ORDERS",
+    "ConvNormAct",
+    "ConvSequential",
+    "NormActConv",
+    "conv_block",
+    "conv_norm",
+    "convolve",
+    "norm_after",
+]
 
 Size = int | tuple[int, ...]
 Convolution = nn.Conv1d | nn.Conv2d | nn.Conv3d
@@ -57,7 +66,7 @@ class ConvSequential(nn.Sequential):
                 convolution = layer
             else:
                 x = layer(x)
-        return x if convolution is None else _call(convolution, x)
+        return x if convolution is None else convolve(convolution, x)
 
 
 class ConvNormAct(ConvSequential):
@@ -263,9 +272,9 @@ def conv_norm(convolution: nn.Module, norm: nn.Module, x: Tensor) -> Tensor:
         norm: of its output channels; any module. `CrossIterationBatchNorm` is given the convolution and x.
         x: `(n, in_channels, h, w)`, or what the convolution takes.
     """
-    convolve = _CONVOLVE.get(type(convolution))
-    if convolve is None or not _fixed(norm) or not _pays(convolution, x) or _watched(convolution) or _watched(norm):
-        y = _call(convolution, x)
+    operation = _CONVOLVE.get(type(convolution))
+    if operation is None or not _fixed(norm) or not _pays(convolution, x) or _watched(convolution) or _watched(norm):
+        y = convolve(convolution, x)
         return norm(y, convolution, x) if isinstance(norm, CrossIterationBatchNorm) else norm(y)
     scale = (norm.running_var + norm.eps).rsqrt()  # pyright: ignore
     if norm.weight is not None:
@@ -276,11 +285,16 @@ def conv_norm(convolution: nn.Module, norm: nn.Module, x: Tensor) -> Tensor:
     if isinstance(convolution, nn.Conv2d) and winograd_pays(x, convolution):
         return winograd_conv2d(x, weight, bias)
     sizes = convolution.stride, convolution.padding, convolution.dilation, convolution.groups
-    return convolve(x, weight, bias, *sizes)
+    return operation(x, weight, bias, *sizes)
 
 
-def _call(convolution: nn.Module, x: Tensor) -> Tensor:
-    """A convolution by itself, by the faster way where nobody watches."""
+def convolve(convolution: nn.Module, x: Tensor) -> Tensor:
+    """A convolution by itself, by the faster way where nobody watches.
+
+    Args:
+        convolution: any module; 3×3 ones of PyTorch's own go through `winograd_conv2d` where that pays.
+        x: `(n, in_channels, h, w)`, or what the convolution takes.
+    """
     if type(convolution) is nn.Conv2d and winograd_pays(x, convolution) and not _watched(convolution):
         return winograd_conv2d(x, convolution.weight, convolution.bias)
     return convolution(x)

@@ -44,14 +44,23 @@ class InceptionConv(nn.Module):
         super().__init__()
         height, width = (kernel, kernel) if isinstance(kernel, int) else kernel
         padding = (height // 2, width // 2) if padded else 0
+        self.padded = padded
         self.conv = nn.Conv2d(in_channels, out_channels, (height, width), stride, padding, bias=False)
         self.bn = norm_after(norm, self.conv)
         if hasattr(self.bn, "eps"):
             self.bn.eps = 1e-3  # pyright: ignore[reportArgumentType]
         self.act = make_activation(activation)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Convolve, normalise, activate."""
+    def forward(self, x: Tensor, *, same: bool = False) -> Tensor:
+        """Convolve, normalise, activate.
+
+        Args:
+            x: the input.
+            same: pad this once, where the layer is not `padded`: the size becomes `ceil(h / stride)`.
+        """
+        if same and not self.padded:
+            height, width = self.conv.kernel_size
+            x = F.pad(x, (width // 2, width // 2, height // 2, height // 2))
         return self.act(conv_norm(self.conv, self.bn, x))
 
 
@@ -151,11 +160,11 @@ class InceptionB(nn.Module):
         self.branch3x3dbl_2 = conv(64, 96, 3)
         self.branch3x3dbl_3 = conv(96, 96, 3, stride=2, padded=False)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """The three branches side by side."""
+    def forward(self, x: Tensor, *, same: bool = False) -> Tensor:
+        """The three branches side by side; with `same` padded, to `ceil(h / 2)`."""
         check_rank(x, "InceptionB: x", "n c h w")
-        double = self.branch3x3dbl_3(self.branch3x3dbl_2(self.branch3x3dbl_1(x)))
-        return torch.cat((self.branch3x3(x), double, F.max_pool2d(x, 3, 2)), 1)
+        double = self.branch3x3dbl_3(self.branch3x3dbl_2(self.branch3x3dbl_1(x)), same=same)
+        return torch.cat((self.branch3x3(x, same=same), double, F.max_pool2d(x, 3, 2, padding=int(same))), 1)
 
 
 class InceptionC(nn.Module):
@@ -219,12 +228,13 @@ class InceptionD(nn.Module):
         self.branch7x7x3_3 = conv(192, 192, (7, 1))
         self.branch7x7x3_4 = conv(192, 192, 3, stride=2, padded=False)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """The three branches side by side."""
+    def forward(self, x: Tensor, *, same: bool = False) -> Tensor:
+        """The three branches side by side; with `same` padded, to `ceil(h / 2)`."""
         check_rank(x, "InceptionD: x", "n c h w")
-        three = self.branch3x3_2(self.branch3x3_1(x))
+        three = self.branch3x3_2(self.branch3x3_1(x), same=same)
         seven = self.branch7x7x3_3(self.branch7x7x3_2(self.branch7x7x3_1(x)))
-        return torch.cat((three, self.branch7x7x3_4(seven), F.max_pool2d(x, 3, 2)), 1)
+        pooled = F.max_pool2d(x, 3, 2, padding=int(same))
+        return torch.cat((three, self.branch7x7x3_4(seven, same=same), pooled), 1)
 
 
 class InceptionE(nn.Module):

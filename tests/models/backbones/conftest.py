@@ -55,7 +55,8 @@ def same_as_peer() -> Callable[..., None]:
         images = torch.randn(batch, ours.in_channels, *size)
         if double:
             ours, theirs, head, images = ours.double(), theirs.double(), head.double(), images.double()
-        ours.train(train), theirs.train(train)
+        ours.train(train)
+        theirs.train(train)
         mine, other = images.clone().requires_grad_(), images.clone().requires_grad_()
         found, expected = head(ours.embed(mine)), theirs(other)  # pyright: ignore[reportCallIssue]
         close(found, expected, logits)

@@ -1,21 +1,23 @@
-"""What backbones ask of their images and arguments."""
+"""What backbones ask of their images."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from clearsight.errors import ShapeError
 
-if TYPE_CHECKING:
-    from clearsight.models.base import Backbone
-
 __all__ = ["check_images"]
 
 
-def check_images(images: Tensor, backbone: Backbone) -> None:
+class _Takes(Protocol):
+    in_channels: int
+    strides: dict[str, int]
+
+
+def check_images(images: Tensor, backbone: _Takes) -> None:
     """Refuse images that the backbone cannot take.
 
     Raises:
@@ -23,14 +25,14 @@ def check_images(images: Tensor, backbone: Backbone) -> None:
     """
     if torch.compiler.is_compiling():
         return
-    name, channels, stride = type(backbone).__name__, backbone.in_channels, max(backbone.strides.values())
+    channels, stride = backbone.in_channels, max(backbone.strides.values())
     if images.ndim != 4 or images.shape[1] != channels:
         raise ShapeError(
-            f"{name}: expected images (n, {channels}, h, w), got {tuple(images.shape)}; the number of channels is "
+            f"backbone: expected images (n, {channels}, h, w), got {tuple(images.shape)}; the number of channels is "
             "chosen when a model is made (`channels=`, `data.channels`)"
         )
     if min(images.shape[-2:]) < stride:
         raise ShapeError(
-            f"{name}: images of {images.shape[-2]}×{images.shape[-1]} are smaller than its largest stride, {stride}; "
+            f"backbone: images of {images.shape[-2]}×{images.shape[-1]} are smaller than its largest stride, {stride}; "
             "enlarge them (`data.size`), or divide its strides by four (`small_input`)"
         )
