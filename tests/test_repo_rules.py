@@ -26,10 +26,10 @@ CATCH_ALL = {"util", "utils", "misc", "helper", "helpers", "common", "stuff", "t
 
 # What users import today. Names may be added here, never removed without a deprecation in CHANGELOG.md.
 PUBLIC = {
-    "Classification", "ClearsightError", "ConfigError", "DataError", "Dataset", "Finding", "Instances", "NotFound",
-    "Prediction", "Predictor", "Profile", "Recipe", "Run", "Scores", "__version__", "check_data", "convert",
-    "create_model", "demo", "evaluate", "list_models", "load", "load_recipe", "predict", "profile", "read_dataset",
-    "recipe_names", "recipe_schema", "recipe_to_yaml", "train",
+    "Classification", "ClearsightError", "ConfigError", "DataError", "Dataset", "Finding", "FuseReport", "Instances",
+    "NotFound", "Prediction", "Predictor", "Profile", "Recipe", "Run", "Scores", "__version__", "check_data", "convert",
+    "create_model", "demo", "evaluate", "fuse", "list_models", "load", "load_recipe", "predict", "profile",
+    "read_dataset", "receptive_field", "recipe_names", "recipe_schema", "recipe_to_yaml", "train",
 }  # fmt: skip
 
 
@@ -195,7 +195,7 @@ def imported_packages(paths: list[Path]) -> dict[str, str]:
                 continue
             for module in modules:
                 found.setdefault(module.partition(".")[0], name_of(path))
-    beside = {path.stem for path in paths} | {"clearsight", "harness"}
+    beside = {path.stem for path in [*paths, *(ROOT / "benchmarks").glob("*.py")]} | {"clearsight"}
     return {name: where for name, where in found.items() if name not in sys.stdlib_module_names | beside}
 
 

@@ -17,10 +17,11 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from clearsight.api import Run, check_data, demo, evaluate, load, predict, profile, train
+    from clearsight.api import Run, check_data, demo, evaluate, load, predict, profile, receptive_field, train
     from clearsight.data.convert import convert
     from clearsight.data.dataset import Dataset
     from clearsight.data.read import read_dataset
+    from clearsight.deploy.fuse import FuseReport, fuse
     from clearsight.deploy.prediction import Prediction
     from clearsight.deploy.predictor import Predictor
     from clearsight.errors import ClearsightError, ConfigError, DataError, NotFound
@@ -41,6 +42,7 @@ __all__ = [
     "DataError",
     "Dataset",
     "Finding",
+    "FuseReport",
     "Instances",
     "NotFound",
     "Prediction",
@@ -55,12 +57,14 @@ __all__ = [
     "create_model",
     "demo",
     "evaluate",
+    "fuse",
     "list_models",
     "load",
     "load_recipe",
     "predict",
     "profile",
     "read_dataset",
+    "receptive_field",
     "recipe_names",
     "recipe_schema",
     "recipe_to_yaml",
@@ -74,6 +78,7 @@ _FROM = {
     "DataError": "errors",
     "Dataset": "data.dataset",
     "Finding": "types",
+    "FuseReport": "deploy.fuse",
     "Instances": "types",
     "NotFound": "errors",
     "Prediction": "deploy.prediction",
@@ -87,12 +92,14 @@ _FROM = {
     "create_model": "models",
     "demo": "api",
     "evaluate": "api",
+    "fuse": "deploy.fuse",
     "list_models": "models",
     "load": "api",
     "load_recipe": "recipe.resolve",
     "predict": "api",
     "profile": "api",
     "read_dataset": "data.read",
+    "receptive_field": "api",
     "recipe_names": "recipe.resolve",
     "recipe_schema": "recipe.write",
     "recipe_to_yaml": "recipe.write",

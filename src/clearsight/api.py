@@ -24,6 +24,7 @@ from clearsight.train.run import train as train_run
 if TYPE_CHECKING:
     from torch import nn
 
+    from clearsight.deploy.fields import FieldReport
     from clearsight.deploy.prediction import Predictions
     from clearsight.deploy.sources import Source
     from clearsight.measure.count import Inputs
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
     from clearsight.metrics.scores import Scores
     from clearsight.train.observe import Observer
 
-__all__ = ["Run", "check_data", "demo", "evaluate", "load", "predict", "profile", "train"]
+__all__ = ["Run", "check_data", "demo", "evaluate", "load", "predict", "profile", "receptive_field", "train"]
 
 CHOSEN = "CLEARSIGHT_RUN_FOLDER"
 """Processes that a run starts by itself (`trainer.devices=2`) find here which folder the first one chose."""
@@ -181,7 +182,7 @@ def check_data(path: str | Path, *, format: str = "auto", classes: Sequence[str]
     return dataset
 
 
-def profile(
+def profile(  # noqa: PLR0913 - options
     model: nn.Module | Run | str | Path,
     inputs: Inputs | None = None,
     *,
@@ -191,6 +192,7 @@ def profile(
     device: str | None = None,
     runs: int = 0,
     by_layer: bool = False,
+    fields: bool = True,
 ) -> Profile:
     """What a model costs, by layer, by stage and in total; see `measure.profile`.
 
@@ -204,6 +206,7 @@ def profile(
         device: where to time it; None where it is, models by name on the CPU.
         runs: forward passes to time; 0 counts only, and computes nothing.
         by_layer: time each layer, too.
+        fields: receptive field and stride of each layer, where the input is one tensor of images.
 
     Returns:
         The profile; `print` shows it.
@@ -227,9 +230,47 @@ def profile(
         channels=subject.channels,
         runs=runs,
         by_layer=by_layer,
+        fields=fields,
         name=subject.name,
     )
     return found.model_copy(update={"scores": subject.scores})
+
+
+def receptive_field(
+    model: nn.Module | Run | str | Path,
+    *,
+    data: Dataset | str | Path | None = None,
+    size: int | tuple[int, int] | None = None,
+    levels: Sequence[str] = (),
+    images: int = 0,
+    classes: int | None = None,
+) -> FieldReport:
+    """What a place of each layer and level sees, in theory and by gradient, and how many objects are larger.
+
+    Args:
+        model: a module, a run or its folder, a name of `list_models`, or a recipe.
+        data: a data set, a folder or annotation file, or a recipe or run, whose training images are taken.
+        size: side of the images that the model sees, or `(height, width)`; None takes that of the data's recipe, else
+            the model's own.
+        levels: names of levels (`c5`, `p3`) or layers to set against the objects and to measure; none takes all levels.
+        images: number of images to measure effective fields on: those of the data, else random ones; 0 measures none.
+        classes: of a model by name or recipe; None for 1000 (classification) or 80 (detection).
+
+    Returns:
+        A report with `fields`, `effective` and `objects`; `print` shows it, `plot` draws it.
+
+    Raises:
+        ConfigError: there is no such model, recipe, run or level; the message has the nearest name.
+        ShapeError: the model does not take images of this size.
+        DataError: the data has no boxes.
+
+    Example:
+        >>> str(receptive_field("resnet18").fields["c5"])
+        '435'
+    """
+    from clearsight.deploy.fields import report_fields
+
+    return report_fields(model, data=data, size=size, levels=tuple(levels), images=images, classes=classes)
 
 
 def demo(out: str | Path = "runs/demo", *, quiet: bool = False) -> Run:

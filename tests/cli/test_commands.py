@@ -1,4 +1,5 @@
 import json
+import re
 import subprocess
 import sys
 import time
@@ -86,7 +87,7 @@ def test_models_are_listed(call):
     code, out, _ = call("models", "re*")
     assert code == 0
     assert "RetinaNet (Lin et al. 2017)" in out
-    assert "a classifier on resnet18" in out
+    assert re.search(r"^resnet18 +classification +Residual network", out, flags=re.MULTILINE)
     assert "no model fits" in call("models", "zzz")[1]
 
 

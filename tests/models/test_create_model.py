@@ -9,20 +9,24 @@ import torch
 
 from clearsight.data.normalisation import Statistics
 from clearsight.errors import ConfigError, WeightsError
-from clearsight.models import BACKBONES, build_model, create_model, list_models
+from clearsight.models import BACKBONES, BUILDERS, build_model, create_model, list_models
 from clearsight.models.base import Backbone, Classifies, Detects
 from clearsight.models.classify.classifier import Classifier
+from clearsight.models.detect.cascade_rcnn import CascadeRcnn
+from clearsight.models.detect.faster_rcnn import FasterRcnn
+from clearsight.models.detect.fcos import Fcos
 from clearsight.models.detect.light import LightDetector
 from clearsight.models.detect.retinanet import RetinaNet
-from clearsight.recipe.model_sections import BACKBONE_NAMES, ClassifierConfig, RetinaNetConfig
+from clearsight.models.detect.ssd import Ssd
+from clearsight.recipe.model_sections import ClassifierConfig, RetinaNetConfig
+from clearsight.types import Targets
 
 
 def test_names() -> None:
-    assert list_models() == sorted(["classifier", "light", "retinanet", *BACKBONES])
+    assert list_models() == sorted([*BUILDERS, *BACKBONES])
     assert list_models("net1*") == []
     assert list_models("resnet1*") == ["resnet101", "resnet152", "resnet18"]
     assert list_models("retina") == ["retinanet"]
-    assert tuple(BACKBONES) == BACKBONE_NAMES
 
 
 @pytest.mark.parametrize(
@@ -31,6 +35,10 @@ def test_names() -> None:
         ("resnet18", Classifier, Classifies),
         ("classifier", Classifier, Classifies),
         ("retinanet", RetinaNet, Detects),
+        ("fcos", Fcos, Detects),
+        ("ssd", Ssd, Detects),
+        ("faster_rcnn", FasterRcnn, Detects),
+        ("cascade_rcnn", CascadeRcnn, Detects),
         ("light", LightDetector, Detects),
     ],
 )
@@ -56,6 +64,21 @@ def test_options_arrive() -> None:
     assert create_model("resnet18", num_classes=2, small_input=True).backbone.strides["c5"] == 8  # pyright: ignore
 
 
+@pytest.mark.parametrize("name", [name for name in BUILDERS if name != "classifier"])
+def test_every_detector_trains_and_predicts_on_any_backbone(name: str) -> None:
+    torch.manual_seed(0)
+    model = create_model(name, num_classes=2, backbone="mobilenet_v3_small")
+    images = torch.rand(2, 3, 101, 128)
+    targets = Targets(boxes=torch.tensor([[4.0, 8.0, 60.0, 70.0]]), labels=torch.tensor([1]), image=torch.tensor([0]))
+    terms = model.train().loss(images, targets)  # pyright: ignore[reportCallIssue]
+    sum(terms.values()).backward()
+    gradients = [p.grad for p in model.parameters() if p.grad is not None]
+    assert gradients
+    assert all(gradient.isfinite().all() for gradient in gradients)
+    found = model.eval().predict(images, torch.tensor([[101, 128], [90, 100]]))  # pyright: ignore[reportCallIssue]
+    assert [len(one.boxes) == len(one.scores) == len(one.labels) for one in found] == [True, True]
+
+
 def test_statistics_are_kept() -> None:
     statistics = Statistics(mean=(0.1,), std=(0.2,), scale=65535.0)
     model = create_model("resnet18", num_classes=2, channels=1, statistics=statistics)
@@ -68,7 +91,7 @@ def test_statistics_are_kept() -> None:
     ("name", "options", "message"),
     [
         ("retinnet", {}, "there is no model 'retinnet'; did you mean 'retinanet'"),
-        ("xyz", {}, "there is no model 'xyz'; choose one of classifier, light"),
+        ("xyz", {}, "there is no model 'xyz'; choose one of"),
         ("retinanet", {"backbon": "resnet18"}, "retinanet has no option 'backbon'; did you mean 'backbone'"),
         (
             "retinanet",

@@ -14,11 +14,15 @@ from clearsight.recipe.schema import Recipe
         ("optimizer.lrr=1", "unknown key 'lrr' in section 'optimizer'; did you mean 'optimizer.lr'?"),
         ("optimiser.lr=3", "unknown key 'optimiser' in the recipe; did you mean 'optimizer'?"),
         ("epochs=3", "unknown key 'epochs' in the recipe; did you mean 'trainer.epochs'?"),
-        ("model.anchor_sizes=[3]", "unknown key 'anchor_sizes' in section 'model' of name 'light'; retinanet has it"),
+        (
+            "model.anchor_sizes=[3]",
+            "unknown key 'anchor_sizes' in section 'model' of name 'light'; "
+            "cascade_rcnn, faster_rcnn and retinanet have it",
+        ),
         ("model.nme=light", "unknown key 'nme' in section 'model' of name 'light'; did you mean 'model.name'?"),
         (
             "model.assigner.positive=0.2",
-            "unknown key 'positive' in section 'model.assigner' of name 'simota'; max_iou has it",
+            "unknown key 'positive' in section 'model.assigner' of name 'simota'; max_iou and multibox have it",
         ),
         ("optimizer.lr=-1", "found -1, expected a number > 0 and ≤ 100"),
         ("optimizer.lr=abc", "found 'abc', expected a number > 0 and ≤ 100"),
@@ -32,8 +36,15 @@ from clearsight.recipe.schema import Recipe
         ("data=3", "found 3, expected a section of `key: value` lines"),
         ("optimizer.name=adan", "lbfgs; did you mean 'adam'?"),
         ("loader.workers=x", "found 'x', expected a whole number ≥ 0 and ≤ 128, or 'auto'"),
-        ("model.name=retinanett", "model.name: found 'retinanett', expected one of classifier, light, retinanet; did"),
-        ("model.name=null", "model.name: no name, expected one of classifier, light, retinanet"),
+        (
+            "model.name=retinanett",
+            "model.name: found 'retinanett', expected one of cascade_rcnn, classifier, faster_rcnn, fcos, "
+            "light, retinanet, ssd; did",
+        ),
+        (
+            "model.name=null",
+            "model.name: no name, expected one of cascade_rcnn, classifier, faster_rcnn, fcos, light, retinanet, ssd",
+        ),
         ("model.assigner.name=simoto", "did you mean 'simota'?"),
         ("trainer.epochs=null", "trainer: give exactly one of epochs, steps or minutes; found none"),
         ("data.split.fractions=[0.5,0.5,0.5]", "data.split: fractions must add up to 1, they add up to 1.5"),

@@ -13,7 +13,10 @@ __all__ = ["Assigner", "assigned_objects", "background_weight", "inside", "rank_
 
 
 class Assigner(Protocol):
-    """Says for a whole batch which points answer for which objects; never differentiated through.
+    """Says for a whole batch which points answer for which objects.
+
+    The predictions are never differentiated through. An assigner may be an `nn.Module` with parameters of its own, a
+    learned prior; then the pairs' weights carry gradient, and the model that holds it trains and saves it.
 
     Attributes:
         needs_predictions: whether `predictions` must be given.
@@ -34,7 +37,8 @@ class Assigner(Protocol):
             images: n, the number of images of the batch (some may have no objects).
 
         Returns:
-            The assignment; pairs are sorted by image and point. Hard methods give a point one object at most.
+            The assignment. Hard methods give a point one object at most, and their pairs are sorted by image and point;
+            bag methods (`combine` is not `each`) may give it to several, and their pairs are sorted by object.
         """
         ...
 

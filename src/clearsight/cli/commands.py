@@ -197,6 +197,7 @@ def profile(  # noqa: PLR0913 - options
     if plot is None and compare and json_file is not None:
         plot = json_file.with_suffix(".html")
     settings = {"size": None if size is None else _sides(size), "batch": batch, "classes": classes, "device": device}
+    settings["fields"] = not compare  # they have no column there
     found = [cs.profile(model, **settings, runs=runs, by_layer=layers and runs > 0) for model in models]
     if json_file is not None:
         json_file.parent.mkdir(parents=True, exist_ok=True)
@@ -212,6 +213,37 @@ def _sides(size: str) -> int | tuple[int, int]:
     if len(parts) > 2 or not all(part.isdigit() for part in parts):
         raise cs.ConfigError(f"size: expected a side such as 640, or HEIGHTxWIDTH such as 480x640, got {size!r}")
     return int(parts[0]) if len(parts) == 1 else (int(parts[0]), int(parts[1]))
+
+
+@app.command("receptive-field")
+def receptive_field(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="A model's name, a run's folder, or a recipe.")],
+    data: Annotated[
+        str | None, typer.Option(metavar="DATA", help="Folder, annotation file, recipe or run: whose objects.")
+    ] = None,
+    size: Annotated[
+        str | None, typer.Option(metavar="SIDE", help="Of the images: 640, or HEIGHTxWIDTH; else what suits.")
+    ] = None,
+    level: Annotated[
+        list[str] | None, typer.Option(metavar="NAME", help="c5, p3, or a layer; may be repeated; else all levels.")
+    ] = None,
+    images: Annotated[int, typer.Option(help="To measure effective fields on; 0 measures none.")] = 0,
+    plot: Annotated[Path | None, typer.Option(metavar="FILE", help="HTML page with the fields drawn.")] = None,
+    json_file: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write everything here.")] = None,
+    classes: Annotated[int | None, typer.Option(help="Of models by name; else 1000, or 80 for detectors.")] = None,
+) -> None:
+    """Show what each layer sees of an image.
+
+    In theory and, with --images, by gradient; with --data, how many objects are larger.
+    """
+    sides = None if size is None else _sides(size)
+    found = cs.receptive_field(model, data=data, size=sides, levels=level or (), images=images, classes=classes)
+    if json_file is not None:
+        json_file.parent.mkdir(parents=True, exist_ok=True)
+        json_file.write_text(json.dumps(found.as_dict(), indent=2), encoding="utf-8")
+    show.fields(found)
+    if plot is not None:
+        show.say(f"drawn, opens in any browser: {found.plot(plot)}")
 
 
 @app.command()

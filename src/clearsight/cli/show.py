@@ -14,6 +14,7 @@ from rich.table import Table
 
 if TYPE_CHECKING:
     from clearsight.data.dataset import Dataset
+    from clearsight.deploy.fields import FieldReport
     from clearsight.deploy.prediction import Predictions
     from clearsight.deploy.run import Run
     from clearsight.measure.profile import Profile
@@ -24,11 +25,13 @@ __all__ = [
     "comparison",
     "dataset",
     "demo",
+    "fields",
     "findings",
     "first_process",
     "models",
     "predictions",
     "profiles",
+    "say",
     "scores",
     "summary",
     "table",
@@ -76,6 +79,20 @@ def comparison(found: Sequence[Profile], plot: Path) -> None:
     from clearsight.report.comparison import write_comparison
 
     say(f"\nlatency against FLOPs, opens in any browser: {write_comparison(found, plot)}")
+
+
+def fields(found: FieldReport) -> None:
+    """A row a layer, level and output; then what was measured and what the objects say."""
+    from clearsight.measure.table import field_table
+
+    console = Console()
+    if not console.is_terminal:
+        console.width = 120
+    console.print(field_table(found.fields), markup=False, highlight=False)
+    if found.effective:
+        say("\n" + "\n".join(map(str, found.effective)))
+    if found.objects is not None:
+        say(f"\n{found.objects}")
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
@@ -161,12 +178,14 @@ def dataset(data: Dataset) -> None:
 
 def models(names: Sequence[str]) -> None:
     """Names, with what each is."""
-    from clearsight.models import BACKBONES, CONFIGS
+    from clearsight.models import BACKBONES
+    from clearsight.recipe.model_sections import MODEL_SECTIONS
 
     rows = []
     for name in names:
-        about = f"a classifier on {name}" if name in BACKBONES else (CONFIGS[name].__doc__ or "").splitlines()[0]
-        task = "detection" if name in CONFIGS and name != "classifier" else "classification"
+        made = BACKBONES[name] if name in BACKBONES else MODEL_SECTIONS[name]
+        about = (getattr(made, "func", made).__doc__ or "").splitlines()[0]
+        task = "classification" if name in BACKBONES or name == "classifier" else "detection"
         rows.append((name, task, about))
     table(("model", "task", "what"), rows) if rows else say("no model fits; `clearsight models` lists all")
 

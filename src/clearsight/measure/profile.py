@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from clearsight.errors import ConfigError, ShapeError
 from clearsight.measure.count import Count, Inputs, count_both
 from clearsight.measure.latency import Latency, latency, latency_of_layers
+from clearsight.measure.receptive_field import Field, receptive_field
 from clearsight.measure.replica import tensors_in
 from clearsight.measure.rows import Row, Rows
 
@@ -79,7 +80,7 @@ class Profile(BaseModel):
         return as_text(self)
 
 
-def profile(
+def profile(  # noqa: PLR0913 - options
     model: nn.Module,
     inputs: Inputs | None = None,
     *,
@@ -88,6 +89,7 @@ def profile(
     channels: int = 3,
     runs: int = 0,
     by_layer: bool = False,
+    fields: bool = False,
     name: str | None = None,
 ) -> Profile:
     """Count what a model computes, keeps and moves, and time it if told to.
@@ -104,6 +106,8 @@ def profile(
         channels: of the images.
         runs: forward passes to time, on the device of the model, after two that are not; 0 measures no time.
         by_layer: time each layer as well; see `measure.latency.latency_of_layers`.
+        fields: look for the receptive fields as well, where the input is one tensor of images; see
+            `measure.receptive_field`. Takes longer than the counting.
         name: None takes the model's class.
 
     Returns:
@@ -127,7 +131,8 @@ def profile(
     _check_stride(model, tensors)
     used, trained = count_both(model, given)
     times = latency_of_layers(model, given, runs=runs) if by_layer else {}
-    rows = Rows(model, used, None if isinstance(trained, ShapeError) else trained, times)
+    seen = _fields(model, tensors) if fields else {}
+    rows = Rows(model, used, None if isinstance(trained, ShapeError) else trained, times, seen)
     title = type(model).__name__ if name is None else name
     missed = [used.uncounted, {} if isinstance(trained, ShapeError) else trained.uncounted]
     return Profile(
@@ -156,6 +161,16 @@ def _images(model: nn.Module, size: int | tuple[int, int] | None, batch: int, ch
     if first.device.type == "meta":
         return torch.empty(batch, channels, height, width, dtype=kind, device="meta")
     return torch.rand(batch, channels, height, width, generator=generator).to(first.device, kind)
+
+
+def _fields(model: nn.Module, tensors: Sequence[Tensor]) -> dict[str, Field]:
+    """By name of the module; none where the input is not one tensor of images."""
+    if len(tensors) != 1 or tensors[0].ndim != 4:
+        return {}
+    _, channels, height, width = tensors[0].shape
+    found = receptive_field(model, size=(height, width), channels=channels)
+    whole = {"": found.outputs[0]} if found.outputs else {}
+    return {one.name: one for one in found.layers} | whole
 
 
 def _notes(used: Count, trained: Count | ShapeError) -> tuple[str, ...]:

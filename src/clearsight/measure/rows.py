@@ -10,6 +10,7 @@ from torch import nn
 
 from clearsight.measure.count import Count
 from clearsight.measure.counter import Tally
+from clearsight.measure.receptive_field import Field
 
 __all__ = ["Row", "Rows"]
 
@@ -36,6 +37,7 @@ class Row(BaseModel):
         moved_bytes: of the forward pass.
         intensity: FLOPs a byte; low where memory, not arithmetic, takes the time.
         seconds: median, where it was measured for each layer.
+        field: receptive field and stride of what it gives first, where they were looked for.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -55,6 +57,7 @@ class Row(BaseModel):
     moved_bytes: int = 0
     intensity: float = 0.0
     seconds: float | None = None
+    field: Field | None = None
 
 
 class Rows:
@@ -65,10 +68,19 @@ class Rows:
         used: the count of using it.
         trained: the count of training it, or None.
         times: seconds by name, of the modules that were timed.
+        fields: receptive fields by name, those that are known; that of the model's first output as "".
     """
 
-    def __init__(self, model: nn.Module, used: Count, trained: Count | None, times: Mapping[str, float]) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        used: Count,
+        trained: Count | None,
+        times: Mapping[str, float],
+        fields: Mapping[str, Field] | None = None,
+    ) -> None:
         self._used, self._trained, self._times = used.layers, trained and trained.layers, times
+        self._fields = fields or {}
         self._modules = dict(model.named_modules())
         seen: set[int] = set()
         self._parameters: dict[str, int] = {}
@@ -146,6 +158,7 @@ class Rows:
             moved_bytes=moved,
             intensity=round(flops / moved, 3) if moved else 0.0,
             seconds=sum(times) if times else None,
+            field=None if shown == _itself(name) else self._fields.get(name),
             **training,
         )
 

@@ -10,9 +10,10 @@ from rich.console import Console
 from rich.table import Table
 
 from clearsight.measure.profile import Profile
+from clearsight.measure.receptive_field import ReceptiveField
 from clearsight.measure.rows import Row
 
-__all__ = ["as_text", "comparison_table", "profile_table", "summary"]
+__all__ = ["as_text", "comparison_table", "field_table", "profile_table", "summary"]
 
 _WIDTH = 160
 
@@ -27,14 +28,35 @@ def profile_table(profile: Profile, by: Literal["stage", "layer"] = "stage") -> 
     rows = profile.stages if by == "stage" else profile.layers
     timed = any(row.seconds is not None for row in rows)
     table = Table(box=None, pad_edge=False, header_style="bold", show_footer=True)
-    heads = ["params", "mult-adds", "FLOPs", "backward", "alive MiB", "kept MiB", "moved MiB", "FLOPs/byte"]
+    fields = any(row.field is not None for row in rows)
+    heads = ["field", "stride"] * fields + [
+        "params",
+        "mult-adds",
+        "FLOPs",
+        "backward",
+        "alive MiB",
+        "kept MiB",
+        "moved MiB",
+        "FLOPs/byte",
+    ]
     for head, total in zip([by, "kind", "output"], ["total", "", ""], strict=True):
         table.add_column(head, footer=total, overflow="fold", no_wrap=head == by)
-    for head, total in zip(heads + ["ms"] * timed, _cells(profile.total, timed=timed), strict=True):
+    for head, total in zip(
+        heads + ["ms"] * timed, _seen(profile.total, fields) + _cells(profile.total, timed=timed), strict=True
+    ):
         table.add_column(head, footer=total, justify="right", no_wrap=True)
     for row in rows:
-        table.add_row(row.name, row.kind, _shapes(row.outputs), *_cells(row, timed=timed))
+        table.add_row(row.name, row.kind, _shapes(row.outputs), *_seen(row, fields), *_cells(row, timed=timed))
     return table
+
+
+def _seen(row: Row, fields: bool) -> list[str]:  # noqa: FBT001
+    """Receptive field and stride; the whole image as `all`, and the field without gates in brackets."""
+    if not fields:
+        return []
+    if row.field is None:
+        return ["–", "–"]
+    return [str(row.field).replace("whole image", "all").replace("local ", ""), _step(row.field.stride)]
 
 
 def _cells(row: Row, *, timed: bool) -> list[str]:
@@ -101,6 +123,31 @@ def comparison_table(profiles: Sequence[Profile]) -> Table:
     if any(one.uncounted for one in profiles):
         table.add_row("operations not counted", *[str(sum(one.uncounted.values())) for one in profiles])
     return table
+
+
+def field_table(found: ReceptiveField) -> Table:
+    """A row an outermost layer, a row a level and a row an output; whatever is unknown is named below."""
+    table = Table(box=None, pad_edge=False, header_style="bold", caption_justify="left")
+    table.add_column("where", no_wrap=True)
+    table.add_column("kind", overflow="fold")
+    table.add_column("output")
+    for head in ("field, px", "stride", "offset"):
+        table.add_column(head, justify="right", no_wrap=True)
+    outermost = [one for one in found.layers if one.name.count(".") < 2]
+    for one in (*outermost, *found.levels, *found.outputs):
+        field = f"{one}{'' if one.known else ' ?'}"
+        table.add_row(one.name, one.kind, _shapes([one.shape]), field, _step(one.stride), _step(one.offset))
+    unknown = ", ".join(f"{name} ({times}×)" for name, times in found.unknown.items())
+    lines = [f"no rule, taken to see everything: {unknown}"] * bool(unknown) + list(found.notes)
+    table.caption = "\n".join(lines) or None
+    return table
+
+
+def _step(value: tuple[float, float] | None) -> str:
+    if value is None:
+        return "–"
+    down, across = value
+    return f"{down:g}" if down == across else f"{down:g}×{across:g}"
 
 
 def as_text(profile: Profile) -> str:

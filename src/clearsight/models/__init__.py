@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from fnmatch import fnmatch
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from pydantic import ValidationError
 from torch import nn
@@ -14,10 +14,14 @@ from clearsight.errors import ConfigError, nearest
 from clearsight.models.backbones import BACKBONES
 from clearsight.models.base import Classifies, Detects, Model
 from clearsight.models.classify.classifier import build_classifier
+from clearsight.models.detect.cascade_rcnn import build_cascade_rcnn
+from clearsight.models.detect.faster_rcnn import build_faster_rcnn
+from clearsight.models.detect.fcos import build_fcos
 from clearsight.models.detect.light import build_light
 from clearsight.models.detect.retinanet import build_retinanet
+from clearsight.models.detect.ssd import build_ssd
 from clearsight.models.weights import WeightsReport, load_weights
-from clearsight.recipe.model_sections import ClassifierConfig, LightConfig, RetinaNetConfig
+from clearsight.recipe.model_sections import MODEL_SECTIONS
 
 if TYPE_CHECKING:
     from clearsight.data.normalisation import Statistics
@@ -39,12 +43,11 @@ __all__ = [
 BUILDERS: dict[str, Callable[..., nn.Module]] = {
     "classifier": build_classifier,
     "retinanet": build_retinanet,
+    "fcos": build_fcos,
+    "ssd": build_ssd,
+    "faster_rcnn": build_faster_rcnn,
+    "cascade_rcnn": build_cascade_rcnn,
     "light": build_light,
-}
-CONFIGS: dict[str, type[ClassifierConfig | RetinaNetConfig | LightConfig]] = {
-    "classifier": ClassifierConfig,
-    "retinanet": RetinaNetConfig,
-    "light": LightConfig,
 }
 
 
@@ -79,7 +82,8 @@ def create_model(
     """A model by name, with random weights unless `weights=` names a file or URL.
 
     Args:
-        name: a method (`classifier`, `retinanet`, `light`) or a backbone (`resnet18`, …: a classifier on it).
+        name: a method, a key of `BUILDERS` (`classifier`, `retinanet`, …), or a backbone (`resnet18`, `timm:NAME`, …: a
+            classifier on it).
         num_classes: k, without background.
         channels: of the input.
         statistics: mean and deviation of the input's channels; None takes ImageNet's for three channels, else
@@ -105,7 +109,7 @@ def create_model(
         raise ConfigError(f"create_model: there is no model {name!r}{nearest(name, list_models())}")
     if num_classes < 1 or channels < 1:
         raise ConfigError(f"create_model: num_classes and channels must be at least 1, got {num_classes}, {channels}")
-    config = CONFIGS[method]
+    config = MODEL_SECTIONS[method]
     for option in options:
         if option not in config.model_fields:
             known = list(config.model_fields)
@@ -116,7 +120,7 @@ def create_model(
         raise ConfigError("create_model: " + "; ".join(_readable(fault) for fault in error.errors())) from None
     if statistics is None:
         statistics = fixed_statistics("imagenet" if channels == 3 else "unit", channels=channels)
-    return build_model(checked, num_classes=num_classes, channels=channels, statistics=statistics)
+    return build_model(cast("ModelConfig", checked), num_classes=num_classes, channels=channels, statistics=statistics)
 
 
 def build_model(config: ModelConfig, *, num_classes: int, channels: int, statistics: Statistics) -> nn.Module:

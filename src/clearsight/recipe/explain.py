@@ -151,7 +151,8 @@ def _unknown_key(path: Path, section: Schema, merged: Merged) -> str:
     said = f" of name {kind['name']!r}" if name and isinstance(kind, dict) and _is_kind(path[:-1]) else ""
     others = [known for known, schema in _kinds(path[:-1]) if key in schema["properties"]]
     if others:
-        hint = f"{' and '.join(others)} {'has' if len(others) == 1 else 'have'} it"
+        listed = " and ".join([", ".join(others[:-1]), others[-1]][len(others) == 1 :])
+        hint = f"{listed} {'has' if len(others) == 1 else 'have'} it"
     where = f"section {name!r}{said}" if name else "the recipe"
     return f"unknown key {key!r} in {where}; {hint}"
 

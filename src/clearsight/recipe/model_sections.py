@@ -1,4 +1,4 @@
-"""What a recipe may say of its model: one section a method, and one an assigner."""
+"""What a recipe may say of its model: one section a method."""
 
 from __future__ import annotations
 
@@ -7,55 +7,27 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Field, WithJsonSchema
 
 from clearsight.errors import nearest
+from clearsight.recipe.assigner_sections import (
+    AssignerConfig,
+    CentreSamplingConfig,
+    MaxIouConfig,
+    MultiBoxConfig,
+    SimOtaConfig,
+)
 from clearsight.recipe.section import Count, Fraction, Positive, Rate, Section
 
 __all__ = [
     "BACKBONE_NAMES",
-    "AssignerConfig",
-    "AtssConfig",
+    "MODEL_SECTIONS",
+    "CascadeRcnnConfig",
     "ClassifierConfig",
+    "FasterRcnnConfig",
+    "FcosConfig",
     "LightConfig",
-    "MaxIouConfig",
     "ModelConfig",
     "RetinaNetConfig",
-    "SimOtaConfig",
+    "SsdConfig",
 ]
-
-
-# ------------------------------------------------------------------------------------------------ assigners
-class MaxIouConfig(Section):
-    """Overlap thresholds (Ren et al. 2015; RetinaNet's values)."""
-
-    name: Literal["max_iou"] = "max_iou"
-    positive: Fraction = 0.5
-    """IoU at and above which an anchor is positive."""
-    negative: Fraction = 0.4
-    """IoU below which it is background; between the two it is ignored."""
-    force_best: bool = True
-    """The best anchors of each object are positive whatever their overlap."""
-
-
-class AtssConfig(Section):
-    """Adaptive training sample selection (Zhang et al. 2020)."""
-
-    name: Literal["atss"] = "atss"
-    candidates: Count = 9
-    """Nearest points a level and object."""
-
-
-class SimOtaConfig(Section):
-    """Simplified optimal transport assignment (Ge et al. 2021, YOLOX)."""
-
-    name: Literal["simota"] = "simota"
-    candidates: Count = 10
-    """Overlaps summed for an object's number of points."""
-    centre_radius: Positive = 2.5
-    """Strides around the centre within which points are candidates."""
-    iou_weight: Positive = 3.0
-    class_weight: Positive = 1.0
-
-
-AssignerConfig = Annotated[MaxIouConfig | AtssConfig | SimOtaConfig, Field(discriminator="name")]
 
 
 # ------------------------------------------------------------------------------------------------ models
@@ -92,6 +64,7 @@ Backbone = Annotated[
     AfterValidator(_known_backbone),
     WithJsonSchema({"anyOf": [{"enum": list(BACKBONE_NAMES)}, {"type": "string", "pattern": "^timm:.+"}]}),
 ]
+Overlap = Annotated[float, Field(gt=0.0, le=1.0)]
 Norm = Literal["batch", "group", "layer", "layer_channels", "instance", "frozen_batch"]
 
 
@@ -139,6 +112,64 @@ class RetinaNetConfig(Section):
     weights_sha256: str | None = None
 
 
+class FasterRcnnConfig(Section):
+    """Faster R-CNN (Ren et al. 2015) on a feature pyramid: proposes regions, then classifies and refines them."""
+
+    name: Literal["faster_rcnn"] = "faster_rcnn"
+    backbone: Backbone = "resnet18"
+    """A name of `clearsight models`, or `timm:` and a name of timm's."""
+    norm: Norm | None = None
+    """Of the backbone; null for the published network's."""
+    drop_path: Rate = 0.0
+    """Share of samples whose residual branch is left out, in the backbone's deepest block."""
+    fpn_channels: Count = 256
+    anchor_sizes: tuple[Positive, Positive, Positive, Positive, Positive] = (32.0, 64.0, 128.0, 256.0, 512.0)
+    """Side of each level's anchors, pixels; three shapes come of each."""
+    box_width: Count = 1024
+    """Of the two hidden layers behind the pooled regions."""
+    pooling: Literal["align", "pool"] = "align"
+    """Of regions: interpolated (He et al. 2017) or to whole pixels (Girshick 2015)."""
+    proposals: Count = 1000
+    """Regions an image in use."""
+    train_proposals: Count = 2000
+    """Regions an image in training, before sampling."""
+    samples: Count = 512
+    """Regions an image that the heads learn from, a quarter of them objects where there are as many."""
+    stage: Literal["joint", "rpn", "boxes"] = "joint"
+    """What is trained: both, the proposals alone, or what classifies and refines them (alternating training)."""
+    weights: str | None = None
+    weights_sha256: str | None = None
+
+
+class CascadeRcnnConfig(Section):
+    """Cascade R-CNN (Cai and Vasconcelos 2018): three refinements, each for boxes that overlap more."""
+
+    name: Literal["cascade_rcnn"] = "cascade_rcnn"
+    backbone: Backbone = "resnet18"
+    """A name of `clearsight models`, or `timm:` and a name of timm's."""
+    norm: Norm | None = None
+    """Of the backbone; null for the published network's."""
+    drop_path: Rate = 0.0
+    """Share of samples whose residual branch is left out, in the backbone's deepest block."""
+    fpn_channels: Count = 256
+    anchor_sizes: tuple[Positive, Positive, Positive, Positive, Positive] = (32.0, 64.0, 128.0, 256.0, 512.0)
+    """Side of each level's anchors, pixels; three shapes come of each."""
+    box_width: Count = 1024
+    """Of the two hidden layers behind the pooled regions."""
+    pooling: Literal["align", "pool"] = "align"
+    """Of regions: interpolated (He et al. 2017) or to whole pixels (Girshick 2015)."""
+    proposals: Count = 1000
+    """Regions an image in use."""
+    train_proposals: Count = 2000
+    """Regions an image in training, before sampling."""
+    samples: Count = 512
+    """Regions an image that the heads learn from, a quarter of them objects where there are as many."""
+    overlaps: tuple[Overlap, Overlap, Overlap] = (0.5, 0.6, 0.7)
+    """IoU from which on a region is an object's, one a stage."""
+    weights: str | None = None
+    weights_sha256: str | None = None
+
+
 class LightConfig(Section):
     """One-stage, anchor-free, for small images and few cores."""
 
@@ -159,4 +190,58 @@ class LightConfig(Section):
     weights_sha256: str | None = None
 
 
-ModelConfig = Annotated[ClassifierConfig | RetinaNetConfig | LightConfig, Field(discriminator="name")]
+class FcosConfig(Section):
+    """FCOS (Tian et al. 2019): no anchors, four distances and a centreness at each point."""
+
+    name: Literal["fcos"] = "fcos"
+    backbone: Backbone = "resnet18"
+    """A name of `clearsight models`, or `timm:` and a name of timm's."""
+    norm: Norm | None = None
+    """Of the backbone; null for the published network's."""
+    drop_path: Rate = 0.0
+    """Share of samples whose residual branch is left out, in the backbone's deepest block."""
+    fpn_channels: Count = 256
+    head_convs: Annotated[int, Field(ge=0, le=8)] = 4
+    head_norm: Norm = "group"
+    assigner: AssignerConfig = CentreSamplingConfig()
+    box_loss: Literal["iou", "giou", "diou", "ciou"] = "giou"
+    focal_alpha: Fraction = 0.25
+    focal_gamma: Annotated[float, Field(ge=0)] = 2.0
+    weights: str | None = None
+    weights_sha256: str | None = None
+
+
+class SsdConfig(Section):
+    """SSD (Liu et al. 2016): anchors of several shapes on maps of falling size, hard negatives alone."""
+
+    name: Literal["ssd"] = "ssd"
+    backbone: Backbone = "vgg16"
+    """A VGG gives the published maps; any other backbone three of its own and three more."""
+    norm: Norm | None = None
+    """Of the backbone; null for the published network's."""
+    drop_path: Rate = 0.0
+    """Share of samples whose residual branch is left out, in the backbone's deepest block."""
+    anchor_scales: tuple[Positive, Positive, Positive, Positive, Positive, Positive, Positive] = (
+        0.07, 0.15, 0.33, 0.51, 0.69, 0.87, 1.05,
+    )  # fmt: skip
+    """Sides of the anchors of the six maps, and of a seventh, relative to the image."""
+    assigner: AssignerConfig = MultiBoxConfig()
+    negatives: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 3.0
+    """Background anchors that count, for each positive one."""
+    weights: str | None = None
+    weights_sha256: str | None = None
+
+
+ModelConfig = Annotated[
+    ClassifierConfig | RetinaNetConfig | FcosConfig | SsdConfig | FasterRcnnConfig | CascadeRcnnConfig | LightConfig,
+    Field(discriminator="name"),
+]
+MODEL_SECTIONS: dict[str, type[Section]] = {
+    "classifier": ClassifierConfig,
+    "retinanet": RetinaNetConfig,
+    "fcos": FcosConfig,
+    "ssd": SsdConfig,
+    "faster_rcnn": FasterRcnnConfig,
+    "cascade_rcnn": CascadeRcnnConfig,
+    "light": LightConfig,
+}

@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from clearsight.errors import ConfigError, NotFound
 from clearsight.recipe.explain import explain, locate
 from clearsight.recipe.layers import Layer, Merged, file_layer, merge_layers, override_layer
-from clearsight.recipe.model_sections import ClassifierConfig, LightConfig, RetinaNetConfig
+from clearsight.recipe.model_sections import MODEL_SECTIONS
 from clearsight.recipe.schema import Recipe
 from clearsight.recipe.yaml_text import Text, parse_document
 
@@ -23,7 +23,6 @@ __all__ = ["load_recipe", "recipe_names"]
 SUFFIXES = (".yaml", ".yml")
 # Values that are files: taken relative to the recipe's file, or to the current folder when an override says them.
 PATHS = (("data", "root"), ("model", "weights"))
-MODELS = {"classifier": ClassifierConfig, "retinanet": RetinaNetConfig, "light": LightConfig}
 
 
 def recipe_names() -> dict[str, str]:
@@ -170,7 +169,7 @@ def _absolute_paths(layer: Layer, folder: Path) -> None:
 def _fill_assigner(merged: Merged) -> None:
     """An assigner without a name is of the model's default kind."""
     model = merged.value.get("model")
-    kind = MODELS.get(str(model.get("name"))) if isinstance(model, dict) else None
+    kind = MODEL_SECTIONS.get(str(model.get("name"))) if isinstance(model, dict) else None
     if model and kind and "assigner" in kind.model_fields and isinstance(model.get("assigner"), dict):
         model["assigner"].setdefault("name", kind.model_fields["assigner"].default.name)
 

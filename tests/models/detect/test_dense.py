@@ -7,7 +7,15 @@ import torch
 import torchvision
 from torch import Tensor
 
-from clearsight.models.detect.dense import PointGrid, class_targets, level_shapes, make_points, postprocess
+from clearsight.models.detect.dense import (
+    Candidates,
+    PointGrid,
+    class_targets,
+    level_shapes,
+    make_points,
+    most_probable,
+    postprocess,
+)
 from clearsight.ops.boxes import clip_boxes
 from clearsight.types import Assignment, Targets
 
@@ -62,7 +70,15 @@ def test_class_targets_by_hand() -> None:
 
 
 def by_loops(
-    logits: Tensor, boxes: Tensor, sizes: Tensor, level: Tensor, *, threshold: float, most: int, candidates: int
+    logits: Tensor,
+    boxes: Tensor,
+    sizes: Tensor,
+    level: Tensor,
+    *,
+    threshold: float,
+    most: int,
+    candidates: int,
+    factor: Tensor | None = None,
 ) -> list[tuple[Tensor, Tensor, Tensor]]:
     results = []
     classes = logits.shape[2]
@@ -70,7 +86,10 @@ def by_loops(
         found = []
         for here in range(int(level.max()) + 1):
             rows = (level == here).nonzero().squeeze(1)
-            scores = logits[image, rows].sigmoid().flatten()
+            scores = logits[image, rows].sigmoid()
+            if factor is not None:
+                scores = (scores * factor[image, rows, None]).sqrt()
+            scores = scores.flatten()
             index = (scores > threshold).nonzero().squeeze(1)
             index = index[scores[index].argsort(descending=True, stable=True)][:candidates]
             clipped = clip_boxes(boxes[image, rows[index // classes]], sizes[image])
@@ -83,13 +102,17 @@ def by_loops(
 
 @pytest.mark.parametrize("threshold", [0.0, 0.3, 0.6, 1.0])
 @pytest.mark.parametrize(("most", "candidates"), [(7, 1000), (300, 1000), (300, 20)])
-def test_postprocess_equals_the_loops(threshold: float, most: int, candidates: int) -> None:
+@pytest.mark.parametrize("central", [False, True])
+def test_postprocess_equals_the_loops(threshold: float, most: int, candidates: int, central: bool) -> None:
     points = make_points(level_shapes((48, 64), (8, 16, 32)), (8, 16, 32))
     count = len(points.xy)
     logits = torch.randn(3, count, 4)
     logits[1] -= 50  # an image without detections
     boxes = points.boxes + torch.randn(3, count, 4) * 8
     sizes = torch.tensor([[48, 64], [48, 64], [40, 50]])
+    factor = torch.rand(3, count) if central else None
+    if factor is not None:
+        factor[2, :20], factor[2, 20:40] = 0.0, 1.0
     found = postprocess(
         logits,
         sizes,
@@ -99,8 +122,9 @@ def test_postprocess_equals_the_loops(threshold: float, most: int, candidates: i
         nms_iou=0.5,
         max_detections=most,
         candidates=candidates,
+        factor=factor,
     )
-    options = {"threshold": threshold, "most": most, "candidates": candidates}
+    options = {"threshold": threshold, "most": most, "candidates": candidates, "factor": factor}
     expected = by_loops(logits, boxes, sizes, points.level, **options)
     assert len(found) == 3
     for instances, (box, label, score) in zip(found, expected, strict=True):
@@ -109,3 +133,21 @@ def test_postprocess_equals_the_loops(threshold: float, most: int, candidates: i
         assert instances.scores is not None
         torch.testing.assert_close(instances.scores, score)
     assert [len(instances) > 0 for instances in found] == [threshold < 1, threshold == 0, threshold < 1]
+
+
+def test_scores_that_are_no_numbers_are_no_detections() -> None:
+    points = make_points([(2, 2)], (8,))
+    logits, factor = torch.full((2, 4, 1), 2.0), torch.ones(2, 4)
+    logits[0, 1], factor[1, 2] = torch.nan, torch.nan
+    options = {"level": points.level, "score_threshold": 0.0, "nms_iou": 1.0, "max_detections": 9}
+    sizes = torch.tensor([[16, 16]] * 2)
+    found = postprocess(logits, sizes, decode=lambda _, point: points.boxes[point], factor=factor, **options)
+    assert [len(one) for one in found] == [3, 3]
+
+
+def test_the_most_probable_of_each_group() -> None:
+    score = torch.tensor([0.5, 0.9, 0.7, 0.7, 0.1, 0.7])
+    rows = torch.arange(6)
+    found = most_probable(Candidates(score, rows, rows, rows), torch.tensor([2, 0, 2, 2, 0, 2]), most=2)
+    assert found.point.tolist() == [1, 2, 3, 4]  # the first of the three equals give way to none
+    assert len(most_probable(Candidates(score, rows, rows, rows), torch.tensor([2, 0, 2, 2, 0, 2]), most=4).score) == 6

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from torch import nn
-from torchvision.ops.feature_pyramid_network import FeaturePyramidNetwork, LastLevelP6P7
+from torchvision.ops.feature_pyramid_network import FeaturePyramidNetwork, LastLevelMaxPool, LastLevelP6P7
 
 from clearsight.models.necks.fpn import Fpn
 
@@ -13,10 +13,11 @@ CHANNELS = {"c3": 8, "c4": 16, "c5": 32}
 STRIDES = {"c2": 4, "c3": 8, "c4": 16, "c5": 32}
 
 
-@pytest.mark.parametrize("extra", ["none", "p6p7"])
+@pytest.mark.parametrize("extra", ["none", "p6", "p6p7"])
 @pytest.mark.parametrize("side", [64, 75])
 def test_is_torchvisions(extra: str, side: int) -> None:
-    theirs = FeaturePyramidNetwork(list(CHANNELS.values()), 12, LastLevelP6P7(12, 12) if extra == "p6p7" else None)
+    last = {"none": None, "p6": LastLevelMaxPool(), "p6p7": LastLevelP6P7(12, 12)}[extra]
+    theirs = FeaturePyramidNetwork(list(CHANNELS.values()), 12, last)
     ours = Fpn(CHANNELS, 12, strides=STRIDES, extra=extra)  # pyright: ignore[reportArgumentType]
     assert ours.load_state_dict(theirs.state_dict()) == ([], [])
     features = {
@@ -32,6 +33,7 @@ def test_is_torchvisions(extra: str, side: int) -> None:
 
 def test_strides_are_known_before_it_runs() -> None:
     assert Fpn(CHANNELS, 4, strides=STRIDES, extra="p6p7").strides == {"p3": 8, "p4": 16, "p5": 32, "p6": 64, "p7": 128}
+    assert Fpn(CHANNELS, 4, strides=STRIDES, extra="p6").strides == {"p3": 8, "p4": 16, "p5": 32, "p6": 64}
     assert Fpn(CHANNELS, 4, strides=STRIDES).strides == {"p3": 8, "p4": 16, "p5": 32}
 
 

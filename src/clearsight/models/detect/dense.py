@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -14,7 +15,16 @@ from clearsight.ops.nms import batched_nms
 from clearsight.ops.voting import vote_boxes
 from clearsight.types import Assignment, Instances, Points, Targets
 
-__all__ = ["PointGrid", "class_targets", "level_shapes", "make_points", "postprocess"]
+__all__ = [
+    "Candidates",
+    "PointGrid",
+    "class_targets",
+    "level_shapes",
+    "make_points",
+    "most_probable",
+    "postprocess",
+    "suppress",
+]
 
 Decode = Callable[[Tensor, Tensor], Tensor]
 
@@ -39,7 +49,7 @@ def make_points(
     shapes: Sequence[tuple[int, int]],
     strides: Sequence[int],
     *,
-    steps: Sequence[tuple[int, int]] | None = None,
+    steps: Sequence[tuple[float, float]] | None = None,
     anchors: Sequence[Tensor] | None = None,
     offset: float = 0.5,
     device: torch.device | str = "cpu",
@@ -106,12 +116,14 @@ class PointGrid:
         if key not in self._known:
             if len(self._known) >= self.remember:
                 self._known.pop(next(iter(self._known)))
-            shapes = level_shapes(key[:2], self.strides)
-            steps = [(key[0] // height, key[1] // width) for height, width in shapes] if self.whole_steps else None
-            self._known[key] = make_points(
-                shapes, self.strides, steps=steps, anchors=self.anchors, offset=self.offset, device=device
-            )
+            self._known[key] = self.make(key[:2], device)
         return self._known[key]
+
+    def make(self, size: tuple[int, int], device: torch.device) -> Points:
+        """The points for images of `(height, width)`, made anew."""
+        shapes = level_shapes(size, self.strides)
+        steps = [(size[0] // height, size[1] // width) for height, width in shapes] if self.whole_steps else None
+        return make_points(shapes, self.strides, steps=steps, anchors=self.anchors, offset=self.offset, device=device)
 
 
 def class_targets(assignment: Assignment, targets: Targets, *, classes: int) -> tuple[Tensor, Tensor]:
@@ -136,6 +148,22 @@ def class_targets(assignment: Assignment, targets: Targets, *, classes: int) -> 
     return wanted, weight
 
 
+class Candidates(NamedTuple):
+    """What may become a detection, over all images of a batch: a score, and of which class, where.
+
+    Args:
+        score: `(p,)` float32 in [0, 1].
+        label: `(p,)` int64.
+        image: `(p,)` int64.
+        point: `(p,)` int64 index of the point.
+    """
+
+    score: Tensor
+    label: Tensor
+    image: Tensor
+    point: Tensor
+
+
 @torch.no_grad()
 def postprocess(  # noqa: PLR0913 - each is a plain value of the recipe's `eval` section
     logits: Tensor,
@@ -148,6 +176,7 @@ def postprocess(  # noqa: PLR0913 - each is a plain value of the recipe's `eval`
     max_detections: int,
     candidates: int = 1000,
     box_voting: bool = False,
+    factor: Tensor | None = None,
 ) -> list[Instances]:
     """From the scores of a dense head to the boxes of each image, for the whole batch at once.
 
@@ -164,23 +193,75 @@ def postprocess(  # noqa: PLR0913 - each is a plain value of the recipe's `eval`
         max_detections: kept an image.
         candidates: kept an image and level before suppression.
         box_voting: move each kept box to the weighted mean of what was dropped for it (`ops.voting`).
+        factor: `(n, l)` in [0, 1], such as a centreness: the score is the geometric mean of the class's probability and
+            the factor, `sqrt(p · factor)`. None for the probability alone.
 
     Returns:
         One `Instances` an image, scores falling; float32.
     """
-    images, count, classes = logits.shape
+    count, classes = logits.shape[1:]
     # the threshold is applied to logits, so that only what passes is ever turned into a probability
-    found = (logits.reshape(-1) > _logit(score_threshold)).nonzero().squeeze(1)
-    score = logits.reshape(-1)[found].float().sigmoid()
-    place = found // classes
-    label, image, point = found % classes, place // count, place % count
+    if factor is None:
+        passed = logits.reshape(-1) > _logit(score_threshold)
+    else:
+        least = score_threshold**2 / factor.float()  # of the probability; above 1 where the factor alone is too low
+        passed = (logits > torch.logit(least.clamp(max=1))[..., None]).reshape(-1)
+    place = passed.nonzero().squeeze(1)
+    score = logits.reshape(-1)[place].float().sigmoid()
+    label, place = place % classes, place // classes
+    if factor is not None:
+        score = (score * factor.reshape(-1)[place].float()).sqrt()
+    found = Candidates(score, label, place // count, place % count)
+    found = most_probable(found, found.image * (int(level[-1]) + 1) + level[found.point], most=candidates)
+    return suppress(
+        found,
+        sizes,
+        decode=decode,
+        classes=classes,
+        nms_iou=nms_iou,
+        max_detections=max_detections,
+        box_voting=box_voting,
+    )
 
-    group = image * (int(level[-1]) + 1) + level[point]
-    if len(found) > candidates and int(torch.bincount(group).max()) > candidates:
-        kept = rank_in_group(group, -score) < candidates
-        score, label, image, point = score[kept], label[kept], image[kept], point[kept]
 
-    boxes = clip_boxes(decode(image, point), sizes.to(logits.device)[image])
+def most_probable(found: Candidates, group: Tensor, *, most: int) -> Candidates:
+    """The candidates with the highest scores of each group, the first of equals; all where no group has too many.
+
+    Args:
+        found: p candidates.
+        group: `(p,)` int64, at least 0.
+        most: kept of each group.
+    """
+    if len(group) <= most or int(torch.bincount(group).max()) <= most:
+        return found
+    kept = rank_in_group(group, -found.score) < most
+    return Candidates(*(column[kept] for column in found))
+
+
+def suppress(
+    found: Candidates,
+    sizes: Tensor,
+    *,
+    decode: Decode,
+    classes: int,
+    nms_iou: float,
+    max_detections: int,
+    box_voting: bool = False,
+) -> list[Instances]:
+    """Decode, clip, suppress within image and class, and keep the best of each image; see `postprocess`.
+
+    Args:
+        found: of all images.
+        sizes: `(n, 2)`.
+        decode: see `postprocess`.
+        classes: k.
+        nms_iou: in [0, 1].
+        max_detections: kept an image.
+        box_voting: see `postprocess`.
+    """
+    score, label, image, point = found
+    images = len(sizes)
+    boxes = clip_boxes(decode(image, point), sizes.to(image.device)[image])
     best = batched_nms(boxes, score, image * classes + label, iou=nms_iou)  # by falling score
     best = best[torch.argsort(image[best], stable=True)]
     counts = torch.bincount(image[best], minlength=images)

@@ -16,6 +16,7 @@ from clearsight.models.backbones import build_backbone
 from clearsight.models.backbones.light import LightBackbone
 from clearsight.models.backbones.published import backbone_weights
 from clearsight.models.base import Backbone
+from clearsight.models.detect.bag_terms import bag_terms
 from clearsight.models.detect.dense import PointGrid, class_targets, postprocess
 from clearsight.models.necks.fpn import Fpn
 from clearsight.nn.conv import ConvNormAct
@@ -23,7 +24,7 @@ from clearsight.nn.init import kaiming_init, prior_bias
 from clearsight.nn.input import InputNorm
 from clearsight.nn.parallel import mean_over_processes
 from clearsight.ops.box_codes import decode_distances
-from clearsight.ops.boxes import paired_iou
+from clearsight.ops.boxes import paired_giou, paired_iou
 from clearsight.types import Instances, Points, Predictions, Targets
 
 if TYPE_CHECKING:
@@ -103,14 +104,15 @@ class LightDetector(nn.Module):
         fpn_channels: of the pyramid and the head.
         head_convs: 3×3 convolutions of the head.
         norm: a name of `nn.norm`.
-        assigner: None for `SimOta()`.
+        assigner: None for `SimOta()`. One with parameters is trained and saved with the model.
         box_weight: factor of the box loss.
 
     Attributes:
-        class_layer: names of the parameters whose shape depends on the number of classes.
+        class_layer: names of the parameters whose shape depends on the number of classes; the last two are those of an
+            assigner that learns (`assign.auto_assign`), which others lack.
     """
 
-    class_layer = ("head.classes.weight", "head.classes.bias")
+    class_layer = ("head.classes.weight", "head.classes.bias", "assigner.mean", "assigner.log_sigma")
 
     def __init__(
         self,
@@ -131,7 +133,7 @@ class LightDetector(nn.Module):
         self.neck = Fpn(used, fpn_channels, strides=backbone.strides, norm=norm)
         self.head = LightHead(fpn_channels, num_classes, levels=len(used), convs=head_convs, norm=norm)
         self.num_classes = num_classes
-        self.assigner = SimOta() if assigner is None else assigner
+        self.assigner: Assigner = SimOta() if assigner is None else assigner
         self.box_weight = box_weight
         self.points = PointGrid(tuple(self.neck.strides.values()))
 
@@ -149,7 +151,8 @@ class LightDetector(nn.Module):
         Returns:
             `class` (cross-entropy of the scores with the IoU of each point's box) and `box` (1 - GIoU, each pair
             weighted by its IoU, so that good boxes get better and hopeless ones do not pull), both divided by the sum
-            of the pairs' IoU, averaged over processes.
+            of the pairs' IoU, averaged over processes. With an assigner that gives objects bags of points `bag` and
+            `background`, see `models.detect.bag_terms`; a pair's box loss is 1 - GIoU, and `box_weight` without effect.
         """
         outputs = self(images)
         points = self.points(images.shape[-2:], images.device)
@@ -158,6 +161,8 @@ class LightDetector(nn.Module):
         assignment = self.assigner(points, targets, predictions, images=len(images))
         image = targets.image[assignment.object]
         matched, truth = boxes[image, assignment.point], targets.boxes[assignment.object]
+        if assignment.combine != "each":
+            return bag_terms(assignment, targets, outputs.logits, 1 - paired_giou(matched, truth))
         overlap = paired_iou(matched.detach(), truth)
         assignment.quality = overlap
         wanted, weight = class_targets(assignment, targets, classes=self.num_classes)
@@ -236,7 +241,7 @@ def build_light(config: LightConfig, *, num_classes: int, channels: int, statist
     if config.backbone is None:
         backbone = LightBackbone(channels=channels, widths=config.widths, depths=config.depths, norm=config.norm)
     else:
-        backbone = build_backbone(config.backbone, channels=channels)
+        backbone = build_backbone(config.backbone, channels=channels, classifies=False)
     return LightDetector(
         backbone,
         num_classes=num_classes,
@@ -244,6 +249,6 @@ def build_light(config: LightConfig, *, num_classes: int, channels: int, statist
         fpn_channels=config.fpn_channels,
         head_convs=config.head_convs,
         norm=config.norm,
-        assigner=build_assigner(config.assigner),
+        assigner=build_assigner(config.assigner, num_classes=num_classes),
         box_weight=config.box_weight,
     )

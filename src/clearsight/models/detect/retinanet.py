@@ -67,10 +67,16 @@ class RetinaNet(nn.Module):
     Shape: images `(n, c, h, w)` → `RetinaNetOutputs`.
 
     Attributes:
-        class_layer: names of the parameters whose shape depends on the number of classes.
+        class_layer: names of the parameters whose shape depends on the number of classes; the last two are those of an
+            assigner that learns (`assign.auto_assign`), which others lack.
     """
 
-    class_layer = ("head.classification_head.cls_logits.weight", "head.classification_head.cls_logits.bias")
+    class_layer = (
+        "head.classification_head.cls_logits.weight",
+        "head.classification_head.cls_logits.bias",
+        "criterion.assigner.mean",
+        "criterion.assigner.log_sigma",
+    )
 
     def __init__(
         self,
@@ -105,7 +111,7 @@ class RetinaNet(nn.Module):
         return RetinaNetOutputs(*self.head(self.neck(features)))
 
     def loss(self, images: Tensor, targets: Targets) -> dict[str, Tensor]:
-        """Terms `class` and `box`; see `RetinaNetLoss`."""
+        """Terms `class` and `box`, or `bag` and `background`; see `RetinaNetLoss`."""
         logits, deltas = self(images)
         return self.criterion(logits, deltas, self.points(images.shape[-2:], images.device), targets)
 
@@ -201,7 +207,9 @@ def build_retinanet(config: RetinaNetConfig, *, num_classes: int, channels: int,
         channels: of the input.
         statistics: of the input's channels.
     """
-    backbone = build_backbone(config.backbone, norm=config.norm, channels=channels, drop_path=config.drop_path)
+    backbone = build_backbone(
+        config.backbone, norm=config.norm, channels=channels, drop_path=config.drop_path, classifies=False
+    )
     neck = Fpn(
         {level: backbone.channels[level] for level in LEVELS},
         config.fpn_channels,
@@ -209,7 +217,7 @@ def build_retinanet(config: RetinaNetConfig, *, num_classes: int, channels: int,
         extra="p6p7",
     )
     criterion = RetinaNetLoss(
-        assigner=build_assigner(config.assigner),
+        assigner=build_assigner(config.assigner, num_classes=num_classes),
         box_loss=config.box_loss,
         alpha=config.focal_alpha,
         gamma=config.focal_gamma,

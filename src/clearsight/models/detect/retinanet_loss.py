@@ -2,30 +2,35 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import Literal
 
 import torch
-from torch import Tensor
+import torch.nn.functional as F
+from torch import Tensor, nn
 
 from clearsight.assign import Assigner, MaxIou
 from clearsight.losses.box import giou_loss, l1_loss, smooth_l1_loss
 from clearsight.losses.focal import sigmoid_focal_loss
+from clearsight.models.detect.bag_terms import bag_terms
 from clearsight.models.detect.dense import class_targets
 from clearsight.nn.parallel import mean_over_processes
 from clearsight.nn.precision import at_least_float32
 from clearsight.ops.box_codes import decode_deltas, encode_deltas
+from clearsight.ops.boxes import paired_giou
 from clearsight.types import Assignment, Points, Predictions, Targets
 
 __all__ = ["RetinaNetLoss"]
 
 
-@dataclass(frozen=True, kw_only=True)
-class RetinaNetLoss:
+class RetinaNetLoss(nn.Module):
     """Focal loss of the classes and a loss of the boxes, each divided by the number of positives.
 
+    With an assigner that gives objects bags of points (FreeAnchor, AutoAssign) the terms are those of
+    `models.detect.bag_terms`, with the assigner's numbers; `alpha`, `gamma` and `normalise` are then without effect.
+
     Args:
-        assigner: which anchors answer for which objects.
+        assigner: which anchors answer for which objects; None for `MaxIou()`. One with parameters is trained and saved
+            with the model; others leave no trace in the state dict.
         box_loss: on deltas (`l1`, `smooth_l1` with a bend at 1) or on boxes (`giou`).
         alpha: of the focal loss.
         gamma: of the focal loss.
@@ -34,13 +39,23 @@ class RetinaNetLoss:
             images, as torchvision does.
     """
 
-    assigner: Assigner = field(default_factory=MaxIou)
-    box_loss: Literal["l1", "smooth_l1", "giou"] = "l1"
-    alpha: float = 0.25
-    gamma: float = 2.0
-    normalise: Literal["batch", "image"] = "batch"
+    def __init__(
+        self,
+        *,
+        assigner: Assigner | None = None,
+        box_loss: Literal["l1", "smooth_l1", "giou"] = "l1",
+        alpha: float = 0.25,
+        gamma: float = 2.0,
+        normalise: Literal["batch", "image"] = "batch",
+    ) -> None:
+        super().__init__()
+        self.assigner: Assigner = MaxIou() if assigner is None else assigner
+        self.box_loss = box_loss
+        self.alpha = alpha
+        self.gamma = gamma
+        self.normalise = normalise
 
-    def __call__(self, logits: Tensor, deltas: Tensor, points: Points, targets: Targets) -> dict[str, Tensor]:
+    def forward(self, logits: Tensor, deltas: Tensor, points: Points, targets: Targets) -> dict[str, Tensor]:
         """Both terms.
 
         Args:
@@ -50,7 +65,7 @@ class RetinaNetLoss:
             targets: of the batch.
 
         Returns:
-            `class` and `box`, scalars in float32.
+            `class` and `box`, scalars in float32; of an assigner with bags `bag` and `background`.
         """
         predictions = None
         if self.assigner.needs_predictions:
@@ -58,13 +73,15 @@ class RetinaNetLoss:
                 predictions = Predictions(logits, decode_deltas(deltas.float(), points.boxes))
         found = self.assigner(points, targets, predictions, images=len(logits))
         image = targets.image[found.object]
+        pairs = at_least_float32(deltas[image, found.point])
+        anchors, boxes = points.boxes[found.point], targets.boxes[found.object]
+        if found.combine != "each":
+            return bag_terms(found, targets, logits, self._each_box(pairs, anchors, boxes))
         share = 1 / self._normaliser(found, image)  # n
         wanted, weight = class_targets(found, targets, classes=logits.shape[-1])
         class_loss = sigmoid_focal_loss(
             logits, wanted, alpha=self.alpha, gamma=self.gamma, weight=(weight * share[:, None])[..., None]
         )
-        pairs = at_least_float32(deltas[image, found.point])
-        anchors, boxes = points.boxes[found.point], targets.boxes[found.object]
         return {"class": class_loss, "box": self._box(pairs, anchors, boxes, weight=found.weight * share[image])}
 
     def _normaliser(self, found: Assignment, image: Tensor) -> Tensor:
@@ -81,3 +98,10 @@ class RetinaNetLoss:
             return giou_loss(decode_deltas(deltas, anchors), boxes, weight=weight)
         loss = l1_loss if self.box_loss == "l1" else smooth_l1_loss
         return loss(deltas, encode_deltas(boxes, anchors), weight=weight)
+
+    def _each_box(self, deltas: Tensor, anchors: Tensor, boxes: Tensor) -> Tensor:
+        """The box loss of each pair, `(p,)`."""
+        if self.box_loss == "giou":
+            return 1 - paired_giou(decode_deltas(deltas, anchors), boxes)
+        loss = F.l1_loss if self.box_loss == "l1" else F.smooth_l1_loss
+        return loss(deltas, encode_deltas(boxes, anchors).to(deltas.dtype), reduction="none").sum(dim=-1)

@@ -14,11 +14,12 @@ __all__ = ["Fpn"]
 
 
 class Fpn(nn.Module):
-    """Feature pyramid network, optionally with two more levels below.
+    """Feature pyramid network, optionally with one or two more levels below.
 
     Method: Lin et al. 2017, arXiv:1612.03144, section 3: 1×1 laterals, nearest-neighbour top-down sums, 3×3 outputs, no
     activation. P6 and P7 as in RetinaNet (arXiv:1708.02002), but P6 is taken from P5, not from C5, as torchvision's
-    published weights have it. Parameters are named as in torchvision's `FeaturePyramidNetwork`.
+    published weights have it; a P6 for region proposals alone is every second pixel of P5. Parameters are named as in
+    torchvision's `FeaturePyramidNetwork`.
 
     Attributes:
         channels: of every output level.
@@ -28,7 +29,7 @@ class Fpn(nn.Module):
         in_channels: channels by level of the backbone, in rising stride; the levels to use.
         out: channels of every output.
         strides: by level of the backbone; levels not in `in_channels` are passed over.
-        extra: `p6p7` adds two levels by stride-2 convolutions.
+        extra: `p6p7` adds two levels by stride-2 convolutions, `p6` one by leaving pixels out.
         norm: a name of `nn.norm` behind every lateral and output, these with a ReLU; None for the paper's plain ones.
     """
 
@@ -38,7 +39,7 @@ class Fpn(nn.Module):
         out: int,
         *,
         strides: Mapping[str, int],
-        extra: Literal["none", "p6p7"] = "none",
+        extra: Literal["none", "p6", "p6p7"] = "none",
         norm: str | None = None,
     ) -> None:
         super().__init__()
@@ -53,6 +54,9 @@ class Fpn(nn.Module):
             ConvNormAct(out, out, 3, norm=norm, activation=activation) for _ in in_channels
         )
         self.extra_blocks: nn.ModuleDict | None = None
+        self.skips_to_p6 = extra == "p6"
+        if self.skips_to_p6:
+            self.strides["p6"] = max(self.strides.values()) * 2
         if extra == "p6p7":
             self.extra_blocks = nn.ModuleDict({name: nn.Conv2d(out, out, 3, 2, padding=1) for name in ("p6", "p7")})
             deepest = max(self.strides.values())
@@ -80,4 +84,6 @@ class Fpn(nn.Module):
         if self.extra_blocks is not None:
             p6 = self.extra_blocks["p6"](levels[-1])
             levels += [p6, self.extra_blocks["p7"](F.relu(p6))]
+        if self.skips_to_p6:
+            levels.append(F.max_pool2d(levels[-1], 1, 2))
         return levels

@@ -1,0 +1,264 @@
+"""Faster R-CNN: a network proposes regions, a second head says what they hold."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Literal, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from clearsight.errors import ConfigError
+from clearsight.models.backbones import build_backbone
+from clearsight.models.backbones.published import backbone_weights
+from clearsight.models.base import Backbone
+from clearsight.models.detect.box_head import BoxHead, detections
+from clearsight.models.detect.retinanet import convert_torchvision_retinanet
+from clearsight.models.detect.rois import RoiSampler
+from clearsight.models.detect.rpn import Proposals, Rpn
+from clearsight.models.necks.fpn import Fpn
+from clearsight.nn.input import InputNorm
+from clearsight.nn.precision import at_least_float32
+from clearsight.ops.boxes import clip_boxes
+from clearsight.types import Instances, Targets
+
+if TYPE_CHECKING:
+    from clearsight.data.normalisation import Statistics
+    from clearsight.recipe.model_sections import FasterRcnnConfig
+
+__all__ = [
+    "FasterRcnn",
+    "RegionDetections",
+    "build_faster_rcnn",
+    "convert_torchvision_faster_rcnn",
+    "image_of_rows",
+    "probabilities",
+    "size_of",
+]
+
+LEVELS = ("c2", "c3", "c4", "c5")
+Stage = Literal["joint", "rpn", "boxes"]
+
+
+class RegionDetections(NamedTuple):
+    """What a detector of proposals says of each image, before suppression; p regions, the same number for each.
+
+    Args:
+        scores: `(n, p, k)` probabilities of the classes, background left out; 0 where there was no proposal.
+        boxes: `(n, p, k, 4)` xyxy pixels, clipped to the image, or `(n, p, 1, 4)` where the classes share them.
+    """
+
+    scores: Tensor
+    boxes: Tensor
+
+
+class FasterRcnn(nn.Module):
+    """Faster R-CNN on a pyramid of a backbone with levels c2 to c5.
+
+    Method: Ren et al. 2015, arXiv:1506.01497, on a pyramid as Lin et al. 2017, arXiv:1612.03144, sections 4.1 and 4.2,
+    in the form that torchvision publishes weights for. Both stages learn together ("approximate joint training",
+    section 3.2 there), or in turns: `rpn` first, then `boxes` or `joint` from its weights.
+
+    Args:
+        backbone: gives the levels that the neck takes.
+        neck: gives any number of levels.
+        rpn: of all levels of the neck.
+        box_head: reads the first of them.
+        statistics: of the input's channels.
+        stage: whose terms `loss` gives: `joint`, `rpn` or `boxes`. Nothing is frozen: what no term depends on gets no
+            gradient, so in stage `rpn` the box head stays as it is, and in stage `boxes` the head of the proposals.
+            `predict` always uses both, and finds nothing of use before the box head was trained.
+        sampler: which regions the box head learns from; None for `RoiSampler()`.
+
+    Shape: images `(n, c, h, w)` → `RegionDetections`.
+
+    Attributes:
+        class_layer: names of the parameters whose shape depends on the number of classes.
+
+    Raises:
+        ConfigError: the stage is unknown.
+    """
+
+    class_layer = tuple(
+        f"box_head.{layer}.{part}" for layer in ("cls_score", "bbox_pred") for part in ("weight", "bias")
+    )
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        neck: Fpn,
+        rpn: Rpn,
+        box_head: BoxHead,
+        *,
+        statistics: Statistics,
+        stage: Stage = "joint",
+        sampler: RoiSampler | None = None,
+    ) -> None:
+        super().__init__()
+        if stage not in ("joint", "rpn", "boxes"):
+            raise ConfigError(f"stage: expected 'joint', 'rpn' or 'boxes', got {stage!r}")
+        self.input_norm = InputNorm(statistics)
+        self.backbone = backbone
+        self.neck = neck
+        self.rpn = rpn
+        self.box_head = box_head
+        self.stage: Stage = stage
+        self.sampler = RoiSampler() if sampler is None else sampler
+
+    def forward(self, images: Tensor) -> RegionDetections:
+        """Scores and boxes of every proposal.
+
+        Args:
+            images: `(n, c, h, w)` uint8, uint16, or float in [0, 1].
+        """
+        size = size_of(images)
+        levels = self.levels(images)
+        found = self.rpn.propose(self.rpn(levels, size), size)
+        image = torch.arange(images.shape[0], device=images.device)[:, None].expand(found.scores.shape)
+        flat = found.boxes.flatten(0, 1)
+        logits, deltas = self.box_head(levels, flat, image.flatten())
+        scores = probabilities(logits).unflatten(0, found.scores.shape) * (found.scores > 0)[..., None]
+        boxes = self.box_head.decode(deltas[:, 1:], flat[:, None]).unflatten(0, found.scores.shape)
+        return RegionDetections(scores, clip_boxes(boxes, size))
+
+    def levels(self, images: Tensor) -> list[Tensor]:
+        """The pyramid, `(n, channels, h, w)` a level, in rising stride."""
+        return self.neck(self.backbone.features(self.input_norm(images)))
+
+    def loss(self, images: Tensor, targets: Targets) -> dict[str, Tensor]:
+        """Terms `rpn_class` and `rpn_box` (see `RpnLoss`), `class` and `box` (see `BoxHead.loss`).
+
+        Draws first the anchors and then the regions from PyTorch's global stream on the CPU; see `sample_balanced`.
+        """
+        levels = self.levels(images)
+        outputs = self.rpn(levels, size_of(images))
+        terms = {} if self.stage == "boxes" else self.rpn.loss(outputs, targets)
+        if self.stage == "rpn":
+            return terms
+        found = self.rpn.propose(outputs, size_of(images), learning=True)
+        rois = self.sampler(found, targets)
+        regions = self.box_head(levels, rois.boxes, rois.image)
+        terms["class"], terms["box"] = self.box_head.loss(regions, rois, targets)
+        return terms
+
+    @torch.no_grad()
+    def predict(
+        self,
+        images: Tensor,
+        sizes: Tensor,
+        *,
+        score_threshold: float = 0.05,
+        nms_iou: float = 0.5,
+        max_detections: int = 100,
+        box_voting: bool = False,
+    ) -> list[Instances]:
+        """Boxes in pixels of the images as given; see `models.base.Detects`."""
+        levels = self.levels(images)
+        found = self.rpn.propose(self.rpn(levels, size_of(images)), sizes)
+        flat, image = image_of_rows(found)
+        logits, deltas = self.box_head(levels, flat, image)
+        return detections(
+            probabilities(logits),
+            self.box_head.decode(deltas[:, 1:], flat[:, None]),
+            image,
+            sizes,
+            score_threshold=score_threshold,
+            nms_iou=nms_iou,
+            max_detections=max_detections,
+            box_voting=box_voting,
+        )
+
+    def adapt_weights(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Published weights under this model's names: torchvision's detector, or its classifier for the backbone."""
+        if any(name.startswith("backbone.body.") for name in state):
+            return convert_torchvision_faster_rcnn(state)
+        return backbone_weights(self.backbone, state)
+
+    def reset_classes(self) -> None:
+        """Start the outputs of the box head anew."""
+        self.box_head.reset_outputs()
+
+
+def size_of(images: Tensor) -> tuple[int, int]:
+    """Height and width of `(n, c, h, w)`."""
+    return images.shape[-2], images.shape[-1]
+
+
+def probabilities(logits: Tensor) -> Tensor:
+    """Of the classes `(s, k)`, from logits `(s, k + 1)` whose first is the background's."""
+    return at_least_float32(logits).softmax(-1)[:, 1:]
+
+
+def image_of_rows(found: Proposals) -> tuple[Tensor, Tensor]:
+    """The proposals that there are, without the padding: boxes `(s, 4)`, image `(s,)`."""
+    image, place = (found.scores > 0).nonzero(as_tuple=True)
+    return found.boxes[image, place], image
+
+
+def convert_torchvision_faster_rcnn(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Weights of torchvision's `FasterRCNN` on a ResNet-FPN under this model's names.
+
+    `backbone.body.` becomes `backbone.`, `backbone.fpn.` becomes `neck.`, `roi_heads.box_head.` and
+    `roi_heads.box_predictor.` become `box_head.`; also of files older than torchvision 0.14, whose convolutions in
+    the pyramid and in the head of the proposals have shorter names. Torchvision counts the background as class 0: its
+    91 classes are 90 here.
+
+    Args:
+        state: torchvision's state dict.
+
+    Returns:
+        A new dict; tensors are not copied.
+    """
+    found: dict[str, Tensor] = {}
+    for name, value in convert_torchvision_retinanet(state).items():
+        new = name
+        for prefix in ("roi_heads.box_head.", "roi_heads.box_predictor."):
+            new = new.replace(prefix, "box_head.")
+        if new.startswith("rpn.head.conv.") and new.count(".") == 3:  # rpn.head.conv.weight
+            new = new.replace("conv.", "conv.0.0.")
+        found[new] = value
+    return found
+
+
+def build_faster_rcnn(
+    config: FasterRcnnConfig, *, num_classes: int, channels: int, statistics: Statistics
+) -> FasterRcnn:
+    """The model that a recipe's `model` section describes; published weights are not loaded here.
+
+    Args:
+        config: of name `faster_rcnn`.
+        num_classes: k, without background.
+        channels: of the input.
+        statistics: of the input's channels.
+    """
+    backbone = build_backbone(
+        config.backbone, norm=config.norm, channels=channels, drop_path=config.drop_path, classifies=False
+    )
+    neck = Fpn(
+        {level: backbone.channels[level] for level in LEVELS},
+        config.fpn_channels,
+        strides=backbone.strides,
+        extra="p6",
+    )
+    strides = list(neck.strides.values())
+    return FasterRcnn(
+        backbone,
+        neck,
+        Rpn(
+            config.fpn_channels,
+            strides,
+            anchor_sizes=config.anchor_sizes,
+            proposals=config.proposals,
+            train_proposals=config.train_proposals,
+        ),
+        BoxHead(
+            config.fpn_channels,
+            num_classes,
+            strides=strides[:-1],
+            width=config.box_width,
+            pooling=config.pooling,
+        ),
+        statistics=statistics,
+        stage=config.stage,
+        sampler=RoiSampler(samples=config.samples),
+    )
