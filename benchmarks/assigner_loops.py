@@ -20,6 +20,7 @@ __all__ = [
     "atss_loop",
     "fcos_loop",
     "max_iou_loop",
+    "multibox_loop",
     "ota_loop",
     "paa_loop",
     "shape_ratio_loop",
@@ -46,6 +47,27 @@ def level_slices(points: Points) -> list[slice]:
 
 
 # ------------------------------------------------------------------------------------------------ by position
+def multibox_loop(points: Points, targets: Targets, images: int) -> Tensor:
+    """SSD's matching, image by image; of objects with one best anchor the one that overlaps it most gets it."""
+    from torchvision.ops import box_iou
+
+    found = []
+    for image in range(images):
+        rows = objects_of(targets, image)
+        if not len(rows):
+            continue
+        quality = box_iou(targets.boxes[rows], points.boxes)
+        best, owner = quality.max(dim=0)
+        owner[(best < 0.5) | (best <= 0)] = -1
+        most, anchor = quality.max(dim=1)
+        for row in sorted(range(len(rows)), key=lambda row: (float(most[row]), -row)):
+            if most[row] > 0:
+                owner[anchor[row]] = row
+        point = (owner >= 0).nonzero().squeeze(1)
+        found.append(torch.stack((rows[owner[point]], point), dim=1))
+    return joined(found)
+
+
 def max_iou_loop(points: Points, targets: Targets, images: int) -> Tensor:
     """Overlap thresholds with torchvision's matcher, image by image."""
     from torchvision.models.detection._utils import Matcher

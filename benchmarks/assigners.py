@@ -10,7 +10,7 @@ import argparse
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from harness import Row, alternate, arguments, compare, report, seconds, stop
 
@@ -68,10 +68,17 @@ class Pair:
 
 def pairs() -> tuple[Pair, ...]:
     """All rows but the last."""
+    import torch
+
     import assigner_loops as loops
+    import assigner_loops_bags as bags
     from clearsight.assign.atss import Atss
+    from clearsight.assign.auto_assign import AutoAssign
     from clearsight.assign.fcos import CentreSampling
+    from clearsight.assign.free_anchor import FreeAnchor
+    from clearsight.assign.iqdet import Iqdet
     from clearsight.assign.max_iou import MaxIou
+    from clearsight.assign.multibox import MultiBox
     from clearsight.assign.ota import Ota
     from clearsight.assign.paa import Paa
     from clearsight.assign.shape_ratio import ShapeRatio
@@ -83,7 +90,15 @@ def pairs() -> tuple[Pair, ...]:
     def by_prediction(loop: Callable[..., Tensor]) -> Callable[[Case], Tensor]:
         return lambda case: loop(case.points, case.targets, case.predictions, case.images)
 
+    def by_bag(loop: Callable[..., object], **options: object) -> Callable[[Case], Tensor]:
+        def pairs_of(case: Case) -> Tensor:
+            found: Any = loop(case.points, case.targets, case.predictions, **options)
+            return torch.tensor(sorted(found[0] if isinstance(found, tuple) else found))
+
+        return pairs_of
+
     theirs = "torchvision's, by image"
+    prior = {"mean": torch.zeros(80, 2), "sigma": torch.ones(80, 2)}
     return (
         Pair("max IoU", "max_iou", MaxIou, by_place(loops.max_iou_loop), theirs),
         Pair("ATSS", "atss", Atss, by_place(loops.atss_loop), "by image"),
@@ -99,6 +114,26 @@ def pairs() -> tuple[Pair, ...]:
         Pair("SimOTA", "simota", SimOta, by_prediction(loops.simota_loop), "by image and object", rounds=5),
         Pair("OTA", "ota", Ota, by_prediction(loops.ota_loop), "by image", rounds=3),
         Pair("PAA", "paa", Paa, by_prediction(loops.paa_loop), "by object, scikit-learn's mixture", rounds=3),
+        Pair("MultiBox", "multibox", MultiBox, by_place(loops.multibox_loop), "by image"),
+        Pair(
+            "FreeAnchor", "free_anchor", FreeAnchor, by_bag(bags.free_anchor_loop, bag=50, threshold=0.6), "by object"
+        ),
+        Pair(
+            "AutoAssign",
+            "auto_assign",
+            lambda: AutoAssign(num_classes=80),
+            by_bag(bags.auto_assign_loop, **prior),
+            "by object and point",
+            rounds=2,
+        ),
+        Pair(
+            "IQDet",
+            "iqdet",
+            Iqdet,
+            by_bag(bags.iqdet_loop, samples=12, components=2, alpha=1.0, steps=10),
+            "by object and point",
+            rounds=2,
+        ),
     )
 
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from clearsight.assign.atss import Atss
+from clearsight.models.detect.dense import make_points
 from clearsight.types import Points, Targets
 
 
@@ -95,3 +96,35 @@ def test_the_threshold_by_hand(second: float, positive: list[int]) -> None:
     points = Points(xy, torch.full((4,), 8.0), torch.zeros(4, dtype=torch.int64), boxes)
     targets = Targets(boxes=torch.tensor([[0.0, 0.0, 10.0, 10.0]]), labels=torch.tensor([0]), image=torch.tensor([0]))
     assert Atss(candidates=4)(points, targets, images=1).point.tolist() == positive
+
+
+@pytest.mark.parametrize("candidates", [1, 4, 9, 1000])
+def test_candidates_are_those_of_all_sorted_distances(
+    make_awkward: Callable[[int], tuple[Points, Targets, int]], candidates: int
+) -> None:
+    for seed in range(60):
+        points, targets, _ = make_awkward(seed)
+        centre = (targets.boxes[:, :2] + targets.boxes[:, 2:]) / 2
+        expected = []
+        for level in range(int(points.level.max()) + 1):
+            here = (points.level == level).nonzero().squeeze(1)
+            anchors = int((points.xy[here] == points.xy[here[0]]).all(dim=1).sum())
+            distance = ((points.xy[here[::anchors]] - centre[:, None]) ** 2).sum(dim=-1)
+            nearest = distance.argsort(dim=1, stable=True)[:, :candidates]
+            expected.append((here[0] + nearest[:, :, None] * anchors + torch.arange(anchors)).flatten(1))
+        found = Atss(candidates=candidates)._nearest(points, targets.boxes)
+        assert torch.equal(found, torch.cat(expected, dim=1)), seed
+
+
+def test_equally_near_after_rounding() -> None:
+    """So far from the grid that all of it is equally near in float32: the first ones in row order are taken."""
+    points = make_points([(3, 40)], (8,))
+    found = Atss(candidates=5)._nearest(points, torch.tensor([[158.0, 1e9, 162.0, 1e9 + 64]]))
+    assert found.tolist() == [[0, 1, 2, 3, 4]]
+
+
+def test_equally_near_in_a_row() -> None:
+    """Halfway between two columns: the last of three is the first of two equals."""
+    points = make_points([(1, 12)], (8,))
+    found = Atss(candidates=3)._nearest(points, torch.tensor([[40.0, 0.0, 56.0, 8.0]]))
+    assert found.tolist() == [[5, 6, 4]]

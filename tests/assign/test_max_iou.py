@@ -102,3 +102,33 @@ def test_ignored_objects(anchors: Points, make_targets: Callable[..., Targets]) 
 def test_thresholds_out_of_order() -> None:
     with pytest.raises(ConfigError, match=r"negative \(0.6\) must not exceed positive \(0.5\)"):
         MaxIou(positive=0.5, negative=0.6)
+
+
+@pytest.mark.parametrize("force_best", [True, False])
+@pytest.mark.parametrize(("positive", "negative"), [(0.5, 0.4), (0.1, 0.1), (1.0, 0.001), (0.3, 0.0), (0.0, 0.0)])
+def test_is_the_matrix_of_all_pairs(
+    make_awkward: Callable[[int], tuple[Points, Targets, int]], positive: float, negative: float, *, force_best: bool
+) -> None:
+    for seed in range(30):
+        points, targets, images = make_awkward(seed)
+        found = MaxIou(positive=positive, negative=negative, force_best=force_best)(points, targets, images=images)
+        expected = []
+        for image in range(images):
+            usable = targets.image == image
+            if targets.ignore is not None:
+                usable &= ~targets.ignore
+            rows = usable.nonzero().squeeze(1)
+            if not len(rows):
+                continue
+            overlap = box_iou(targets.boxes[rows], points.boxes).nan_to_num(0.0)  # 0 / 0 of two empty ones
+            best = overlap.amax(dim=0)
+            chosen = best >= positive
+            if force_best:
+                most = overlap.amax(dim=1, keepdim=True)
+                chosen |= ((overlap == most) & (most > 0)).any(dim=0)
+            first = (overlap == best).int().argmax(dim=0)
+            expected += [(int(rows[first[p]]), p) for p in chosen.nonzero().squeeze(1).tolist()]
+            assert found.background[image][(best >= negative) | chosen].sum() == 0
+            if targets.ignore is None:
+                assert found.background[image].sum() == ((best < negative) & ~chosen).sum()
+        assert list(zip(found.object.tolist(), found.point.tolist(), strict=True)) == expected, seed

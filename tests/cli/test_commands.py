@@ -87,7 +87,11 @@ def test_models_are_listed(call):
     code, out, _ = call("models", "re*")
     assert code == 0
     assert "RetinaNet (Lin et al. 2017)" in out
-    assert re.search(r"^resnet18 +classification +Residual network", out, flags=re.MULTILINE)
+    assert re.search(
+        r"^resnet18 +classification +a classifier on ResNet \(He et al. 2016, arXiv:1512.03385\)",
+        out,
+        flags=re.MULTILINE,
+    )
     assert "no model fits" in call("models", "zzz")[1]
 
 

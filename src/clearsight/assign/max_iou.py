@@ -5,9 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from clearsight.assign.base import assigned_objects, background_weight
+from clearsight.assign.base import assigned_objects, background_weight, resolve_conflicts
+from clearsight.assign.overlap import overlapping_pairs
 from clearsight.errors import ConfigError
-from clearsight.ops.boxes import box_iou
+from clearsight.ops.boxes import box_area, box_iou
 from clearsight.types import Assignment, Points, Predictions, Targets
 
 __all__ = ["MaxIou"]
@@ -48,23 +49,48 @@ class MaxIou:
     ) -> Assignment:
         """Assign; see `assign.base.Assigner`. Predictions are not looked at; the pairs have no `quality`."""
         usable = assigned_objects(targets)
-        image = targets.image[usable]
-        overlap = box_iou(targets.boxes[usable], points.boxes)  # m l
-        best, row = best_of_image(overlap, image, images=images)  # n l
-        positive = best >= self.positive
-        if self.force_best and len(usable):
-            most = overlap.amax(dim=1, keepdim=True)
-            which, point = ((overlap == most) & (overlap > 0)).nonzero(as_tuple=True)
-            positive[image[which], point] = True
-        place = positive.view(-1).nonzero().squeeze(1)
+        image, boxes = targets.image[usable], targets.boxes[usable].to(points.boxes.dtype)
+        if self.negative > 0:
+            owner, positive, near = self._by_pairs(points, boxes, image, images=images)
+        else:
+            owner, positive, near = self._by_matrix(points, boxes, image, images=images)
+        place = positive.nonzero().squeeze(1)
         background = background_weight(points, targets, place, images=images)
-        background.masked_fill_(best >= self.negative, 0.0)
+        background.view(-1)[near] = 0.0
         return Assignment(
-            object=usable[row.view(-1)[place]],
+            object=usable[owner[place]],
             point=place % len(points.xy),
             weight=torch.ones(len(place), device=place.device),
             background=background,
         )
+
+    def _by_pairs(self, points: Points, boxes: Tensor, image: Tensor, *, images: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Of each place (`image * l + point`) the row it belongs to and whether it is positive; the places near one."""
+        row, point, overlap = overlapping_pairs(points, boxes, self.negative, best=self.force_best)
+        place = image[row] * len(points.xy) + point
+        owner = torch.full((images * len(points.xy),), -1, device=boxes.device)
+        positive = torch.zeros_like(owner, dtype=torch.bool)
+        near = (overlap >= self.negative).nonzero().squeeze(1)
+        near = near[resolve_conflicts(place[near], -overlap[near])]
+        owner[place[near]] = row[near]
+        positive[place[near]] = overlap[near] >= self.positive
+        if self.force_best:
+            most = overlap.new_zeros(len(boxes)).scatter_reduce(0, row, overlap, "amax")
+            positive[place[overlap == most[row]]] = True
+            lone = (positive & (owner < 0)).nonzero().squeeze(1)  # near no object, but the best that one has
+            owner[lone] = _first_best(points, boxes, image, lone, images=images)
+        return owner, positive, place[near]
+
+    def _by_matrix(self, points: Points, boxes: Tensor, image: Tensor, *, images: int) -> tuple[Tensor, Tensor, Tensor]:
+        """As `_by_pairs`, where anchors without any overlap are near too."""
+        overlap = box_iou(boxes, points.boxes)  # m l
+        best, row = best_of_image(overlap, image, images=images)  # n l
+        positive = best >= self.positive
+        if self.force_best and len(boxes):
+            most = overlap.amax(dim=1, keepdim=True)
+            which, point = ((overlap == most) & (overlap > 0)).nonzero(as_tuple=True)
+            positive[image[which], point] = True
+        return row.view(-1), positive.view(-1), (best >= self.negative).view(-1)
 
 
 def best_of_image(overlap: Tensor, image: Tensor, *, images: int) -> tuple[Tensor, Tensor]:
@@ -78,11 +104,36 @@ def best_of_image(overlap: Tensor, image: Tensor, *, images: int) -> tuple[Tenso
     Returns:
         `(n, l)` overlaps, -1 where the image has no objects; `(n, l)` int64 rows of `overlap`.
     """
-    objects, count = overlap.shape
-    first = torch.searchsorted(image, torch.arange(images, device=image.device))  # n: each image's first row
-    slot = torch.arange(objects, device=image.device) - first[image]
-    slots = int(slot.max()) + 1 if objects else 1
-    padded = overlap.new_full((images, slots, count), -1.0)
+    first, slot, slots = _slots(image, images=images)
+    padded = overlap.new_full((images, slots, overlap.shape[1]), -1.0)
     padded[image, slot] = overlap
     best, slot_of_best = padded.max(dim=1)
     return best, first[:, None] + slot_of_best
+
+
+def _first_best(points: Points, boxes: Tensor, image: Tensor, place: Tensor, *, images: int) -> Tensor:
+    """The row that each place's anchor overlaps most among those of its image, the first of equals."""
+    first, slot, slots = _slots(image, images=images)
+    padded = boxes.new_full((images, slots, 4), 0.0)  # an empty box overlaps nothing
+    padded[image, slot] = boxes
+    mine = place.div(len(points.xy), rounding_mode="floor")
+    anchors = points.boxes[place % len(points.xy)]
+    sides = []
+    for low, high in ((0, 2), (1, 3)):  # an axis at a time and in place, as `ops.boxes.box_iou`
+        end = padded[..., high][mine].clamp_(max=anchors[:, high, None])
+        sides.append(end.sub_(padded[..., low][mine].clamp_(min=anchors[:, low, None])).clamp_(min=0))
+    both = sides[0].mul_(sides[1])
+    union = box_area(padded)[mine].add_(box_area(anchors)[:, None]).sub_(both)
+    return first[mine] + both.div_(union.clamp_(min=torch.finfo(union.dtype).tiny)).argmax(dim=1)
+
+
+def _slots(image: Tensor, *, images: int) -> tuple[Tensor, Tensor, int]:
+    """Each image's first row `(n,)`, each row's number in its image `(m,)`, and the most of one (at least 1).
+
+    Args:
+        image: `(m,)` int64, ascending.
+        images: n.
+    """
+    first = torch.searchsorted(image, torch.arange(images, device=image.device))
+    slot = torch.arange(len(image), device=image.device) - first[image]
+    return first, slot, int(slot.max()) + 1 if len(image) else 1

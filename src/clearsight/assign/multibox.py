@@ -44,14 +44,17 @@ class MultiBox:
         """Assign; see `assign.base.Assigner`. Predictions are not looked at; the pairs have no `quality`."""
         usable = assigned_objects(targets)
         image = targets.image[usable]
-        boxes, least = targets.boxes[usable], max(self.positive, torch.finfo(targets.boxes.dtype).tiny)
+        boxes, least = (
+            targets.boxes[usable].to(points.boxes.dtype),
+            max(self.positive, torch.finfo(targets.boxes.dtype).tiny),
+        )
         row, point, overlap = overlapping_pairs(points, boxes, least, best=True)
         taken = image[row] * len(points.xy) + point
         near = (overlap >= least).nonzero().squeeze(1)
         near = near[resolve_conflicts(taken[near], -overlap[near])]
         owner = torch.full((images * len(points.xy),), -1, device=taken.device)
         owner[taken[near]] = row[near]
-        most = boxes.new_zeros(len(boxes)).scatter_reduce(0, row, overlap, "amax")
+        most = overlap.new_zeros(len(boxes)).scatter_reduce(0, row, overlap, "amax")
         best = (overlap == most[row]).nonzero().squeeze(1)
         best = best[resolve_conflicts(row[best], point[best])]  # the first of the best of each object
         best = best[resolve_conflicts(taken[best], -overlap[best])]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -179,15 +180,27 @@ def dataset(data: Dataset) -> None:
 def models(names: Sequence[str]) -> None:
     """Names, with what each is."""
     from clearsight.models import BACKBONES
+    from clearsight.models.backbones.timm_backbone import TimmBackbone
     from clearsight.recipe.model_sections import MODEL_SECTIONS
 
     rows = []
     for name in names:
-        made = BACKBONES[name] if name in BACKBONES else MODEL_SECTIONS[name]
-        about = (getattr(made, "func", made).__doc__ or "").splitlines()[0]
-        task = "classification" if name in BACKBONES or name == "classifier" else "detection"
+        if name in MODEL_SECTIONS:
+            about = (MODEL_SECTIONS[name].__doc__ or "").splitlines()[0].rstrip(".")
+        else:
+            made = BACKBONES.get(name, TimmBackbone)
+            kind = getattr(made, "func", made)
+            about = f"a classifier on {getattr(kind, '__name__', name)}{_paper(kind)}"
+        task = "detection" if name in MODEL_SECTIONS and name != "classifier" else "classification"
         rows.append((name, task, about))
     table(("model", "task", "what"), rows) if rows else say("no model fits; `clearsight models` lists all")
+
+
+def _paper(kind: object) -> str:
+    """The first that a docstring names as its method's: ` (He et al. 2016, arXiv:1512.03385)`."""
+    text = " ".join((kind.__doc__ or "").partition("Method: ")[2].split())
+    found = re.match(r"(.+? \d{4})\b.*?(arXiv:\d{4}\.\d{4,5})", text)
+    return f" ({found[1]}, {found[2]})" if found else ""
 
 
 def demo(run: Run) -> None:

@@ -11,7 +11,8 @@ from torch import nn
 
 from clearsight.data.normalisation import fixed_statistics
 from clearsight.errors import ConfigError, nearest
-from clearsight.models.backbones import BACKBONES
+from clearsight.models.backbones import BACKBONES, TIMM
+from clearsight.models.backbones.timm_backbone import timm_names
 from clearsight.models.base import Classifies, Detects, Model
 from clearsight.models.classify.classifier import build_classifier
 from clearsight.models.detect.cascade_rcnn import build_cascade_rcnn
@@ -55,16 +56,22 @@ def list_models(pattern: str | None = None) -> list[str]:
     """Names that `create_model` takes: every method, and every backbone (a classifier on it).
 
     Args:
-        pattern: keep names that contain it, or match it where it has `*` or `?`; None keeps all.
+        pattern: keep names that contain it, or match it where it has `*` or `?`; None keeps all. One that starts with
+            `timm:` looks among timm's.
 
     Returns:
         Sorted names.
+
+    Raises:
+        MissingExtra: timm is asked for and not installed.
 
     Example:
         >>> list_models("resnet1*")
         ['resnet101', 'resnet152', 'resnet18']
     """
     names = sorted([*BUILDERS, *BACKBONES])
+    if pattern is not None and pattern.startswith(TIMM):
+        names = sorted(TIMM + name for name in timm_names())
     if pattern is None:
         return names
     glob = pattern if any(sign in pattern for sign in "*?[") else f"*{pattern}*"
@@ -101,7 +108,7 @@ def create_model(
         >>> model = create_model("retinanet", backbone="resnet34", num_classes=3)
     """
     method = name
-    if name in BACKBONES or name.startswith("timm:"):
+    if name in BACKBONES or name.startswith(TIMM):
         if options.get("backbone", name) != name:
             raise ConfigError(f"create_model: {name!r} is a backbone already; drop backbone={options['backbone']!r}")
         method, options = "classifier", {**options, "backbone": name}

@@ -197,3 +197,18 @@ def test_unknown_names_and_options() -> None:
         build_backbone("resnet19")
     with pytest.raises(ConfigError, match="resnet18: there is no auxiliary in this network"):
         build_backbone("resnet18", auxiliary=True)
+    with pytest.raises(
+        ConfigError, match=r"no level c2, which this model reads; it has c3 \(stride 7\), c4 \(stride 14\)"
+    ):
+        build_backbone("convmixer_768_32", levels=("c2", "c3"))
+    with pytest.raises(ConfigError, match="timm: there is no network named 'resnet81'"):
+        create_model("timm:resnet81", num_classes=2)
+
+
+def test_a_vgg_of_a_detector_has_no_hidden_layers() -> None:
+    with torch.device("meta"):
+        sizes = [
+            sum(p.numel() for p in build_backbone("vgg16", levels=levels).parameters())  # pyright: ignore
+            for levels in ((), ("c3", "c4", "c5"))
+        ]
+    assert sizes == [134_260_544, 14_714_688]

@@ -9,7 +9,7 @@ import pytest
 import timm
 import torch
 
-from clearsight.errors import ConfigError, ShapeError
+from clearsight.errors import ConfigError, MissingExtra, ShapeError
 from clearsight.models.backbones.timm_backbone import TimmBackbone
 
 NAMES = (
@@ -103,5 +103,5 @@ def test_what_cannot_be_is_said() -> None:
 
 def test_without_timm_the_install_line_is_given(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "timm", None)
-    with pytest.raises(ConfigError, match=r"pip install 'clearsight\[timm\]'"):
+    with pytest.raises(MissingExtra, match=r"pip install 'clearsight\[timm\]'"):
         TimmBackbone("resnet18")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from inspect import signature
 from typing import Any
@@ -26,9 +26,9 @@ from clearsight.models.backbones.vgg import VGGS
 from clearsight.models.backbones.vit import VITS
 from clearsight.models.base import Backbone
 
-__all__ = ["BACKBONES", "build_backbone"]
+__all__ = ["BACKBONES", "TIMM", "build_backbone"]
 
-TIMM = "timm:"
+TIMM = "timm:"  # before a name of timm's
 BACKBONES: dict[str, Callable[..., Backbone]] = {
     **RESNETS,
     **PREACT_RESNETS,
@@ -56,7 +56,7 @@ def build_backbone(
     small_input: bool = False,
     drop_path: float = 0.0,
     auxiliary: bool = False,
-    classifies: bool = True,
+    levels: Sequence[str] = (),
 ) -> Backbone:
     """A backbone by name, with random weights.
 
@@ -67,10 +67,11 @@ def build_backbone(
         small_input: a quarter of the strides, for images of 28 to 64 pixels.
         drop_path: share of samples whose residual branch is left out in training, in the deepest block.
         auxiliary: with the branches of the published network's auxiliary classifiers.
-        classifies: whether `embed` is wanted; without, VGG leaves out its hidden linear layers, most of its weights.
+        levels: of `features` that a detector reads; `()` where `embed` is wanted. A VGG for a detector leaves out its
+            hidden linear layers, most of its weights.
 
     Raises:
-        ConfigError: there is no such backbone, or it has no such option.
+        ConfigError: there is no such backbone, or it has no such option or level.
         MissingExtra: timm is wanted and not installed.
     """
     given = {"drop_path": drop_path, "auxiliary": auxiliary}
@@ -85,6 +86,11 @@ def build_backbone(
     for option in wanted:
         if option not in known:
             raise ConfigError(f"backbone {name}: there is no {option} in this network; leave it out")
-    if not classifies and "hidden" in known:
+    if levels and "hidden" in known:
         wanted["hidden"] = 0
-    return builder(norm=norm, channels=channels, small_input=small_input, **wanted)
+    backbone = builder(norm=norm, channels=channels, small_input=small_input, **wanted)
+    for level in levels:
+        if level not in backbone.channels:
+            has = ", ".join(f"{one} (stride {stride})" for one, stride in backbone.strides.items())
+            raise ConfigError(f"backbone {name}: has no level {level}, which this model reads; it has {has}")
+    return backbone

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from types import ModuleType
 from typing import Any
 
 import torch
@@ -18,7 +19,7 @@ from clearsight.models.backbones.isotropic import (
     pad_to_multiple,
 )
 
-__all__ = ["TimmBackbone"]
+__all__ = ["TimmBackbone", "timm_names"]
 
 
 class TimmBackbone(nn.Module):
@@ -148,12 +149,26 @@ class TimmBackbone(nn.Module):
         return found
 
 
-def _create(name: str, channels: int, drop_path: float) -> Any:  # noqa: ANN401 - timm's classes have no common type
-    """The network, for images of any size where it has an option for that."""
+def timm_names() -> list[str]:
+    """Every network that timm can make; not all give feature maps.
+
+    Raises:
+        MissingExtra: timm is not installed.
+    """
+    return _timm().list_models()
+
+
+def _timm() -> ModuleType:
     try:
         import timm
     except ImportError as error:
-        raise MissingExtra(f"timm:{name}: needs the package timm, run: pip install 'clearsight[timm]'") from error
+        raise MissingExtra("timm: networks of this name need it, run: pip install 'clearsight[timm]'") from error
+    return timm
+
+
+def _create(name: str, channels: int, drop_path: float) -> Any:  # noqa: ANN401 - timm's classes have no common type
+    """The network, for images of any size where it has an option for that."""
+    timm = _timm()
     if not timm.is_model(name):
         near = nearest(name, timm.list_models())
         hint = near if near.startswith("; did you mean") else "; timm.list_models() has all names"

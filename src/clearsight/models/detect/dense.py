@@ -16,6 +16,7 @@ from clearsight.ops.voting import vote_boxes
 from clearsight.types import Assignment, Instances, Points, Targets
 
 __all__ = [
+    "LEVELS",
     "Candidates",
     "PointGrid",
     "class_targets",
@@ -25,6 +26,8 @@ __all__ = [
     "postprocess",
     "suppress",
 ]
+
+LEVELS = ("c3", "c4", "c5")  # what dense detectors read of a backbone
 
 Decode = Callable[[Tensor, Tensor], Tensor]
 

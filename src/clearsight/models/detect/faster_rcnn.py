@@ -232,7 +232,7 @@ def build_faster_rcnn(
         statistics: of the input's channels.
     """
     backbone = build_backbone(
-        config.backbone, norm=config.norm, channels=channels, drop_path=config.drop_path, classifies=False
+        config.backbone, norm=config.norm, channels=channels, drop_path=config.drop_path, levels=LEVELS
     )
     neck = Fpn(
         {level: backbone.channels[level] for level in LEVELS},

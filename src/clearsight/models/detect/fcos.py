@@ -12,7 +12,7 @@ from clearsight.assign import build_assigner
 from clearsight.models.backbones import build_backbone
 from clearsight.models.backbones.published import backbone_weights
 from clearsight.models.base import Backbone
-from clearsight.models.detect.dense import PointGrid, postprocess
+from clearsight.models.detect.dense import LEVELS, PointGrid, postprocess
 from clearsight.models.detect.fcos_head import FcosHead
 from clearsight.models.detect.fcos_loss import FcosLoss
 from clearsight.models.detect.retinanet import convert_torchvision_retinanet
@@ -26,8 +26,6 @@ if TYPE_CHECKING:
     from clearsight.recipe.model_sections import FcosConfig
 
 __all__ = ["Fcos", "FcosOutputs", "build_fcos", "convert_torchvision_fcos"]
-
-LEVELS = ("c3", "c4", "c5")
 
 
 class FcosOutputs(NamedTuple):
@@ -172,7 +170,7 @@ def build_fcos(config: FcosConfig, *, num_classes: int, channels: int, statistic
         statistics: of the input's channels.
     """
     backbone = build_backbone(
-        config.backbone, norm=config.norm, channels=channels, drop_path=config.drop_path, classifies=False
+        config.backbone, norm=config.norm, channels=channels, drop_path=config.drop_path, levels=LEVELS
     )
     neck = Fpn(
         {level: backbone.channels[level] for level in LEVELS},

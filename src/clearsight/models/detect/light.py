@@ -17,7 +17,7 @@ from clearsight.models.backbones.light import LightBackbone
 from clearsight.models.backbones.published import backbone_weights
 from clearsight.models.base import Backbone
 from clearsight.models.detect.bag_terms import bag_terms
-from clearsight.models.detect.dense import PointGrid, class_targets, postprocess
+from clearsight.models.detect.dense import LEVELS, PointGrid, class_targets, postprocess
 from clearsight.models.necks.fpn import Fpn
 from clearsight.nn.conv import ConvNormAct
 from clearsight.nn.init import kaiming_init, prior_bias
@@ -127,7 +127,7 @@ class LightDetector(nn.Module):
         box_weight: float = 2.0,
     ) -> None:
         super().__init__()
-        used = {level: backbone.channels[level] for level in ("c3", "c4", "c5")}
+        used = {level: backbone.channels[level] for level in LEVELS}
         self.input_norm = InputNorm(statistics)
         self.backbone = backbone
         self.neck = Fpn(used, fpn_channels, strides=backbone.strides, norm=norm)
@@ -241,7 +241,7 @@ def build_light(config: LightConfig, *, num_classes: int, channels: int, statist
     if config.backbone is None:
         backbone = LightBackbone(channels=channels, widths=config.widths, depths=config.depths, norm=config.norm)
     else:
-        backbone = build_backbone(config.backbone, channels=channels, classifies=False)
+        backbone = build_backbone(config.backbone, channels=channels, levels=LEVELS)
     return LightDetector(
         backbone,
         num_classes=num_classes,

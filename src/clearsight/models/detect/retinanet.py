@@ -12,7 +12,7 @@ from clearsight.assign import build_assigner
 from clearsight.models.backbones import build_backbone
 from clearsight.models.backbones.published import backbone_weights
 from clearsight.models.base import Backbone
-from clearsight.models.detect.dense import PointGrid, postprocess
+from clearsight.models.detect.dense import LEVELS, PointGrid, postprocess
 from clearsight.models.detect.retinanet_head import RetinaNetHead
 from clearsight.models.detect.retinanet_loss import RetinaNetLoss
 from clearsight.models.necks.fpn import Fpn
@@ -32,7 +32,6 @@ __all__ = [
     "convert_torchvision_retinanet",
 ]
 
-LEVELS = ("c3", "c4", "c5")
 OCTAVES = 3
 RATIOS = (0.5, 1.0, 2.0)  # height over width
 ANCHOR_SIZES = (32.0, 64.0, 128.0, 256.0, 512.0)
@@ -208,7 +207,7 @@ def build_retinanet(config: RetinaNetConfig, *, num_classes: int, channels: int,
         statistics: of the input's channels.
     """
     backbone = build_backbone(
-        config.backbone, norm=config.norm, channels=channels, drop_path=config.drop_path, classifies=False
+        config.backbone, norm=config.norm, channels=channels, drop_path=config.drop_path, levels=LEVELS
     )
     neck = Fpn(
         {level: backbone.channels[level] for level in LEVELS},

@@ -13,7 +13,7 @@ from clearsight.models.backbones import build_backbone
 from clearsight.models.backbones.published import backbone_weights
 from clearsight.models.backbones.vgg import VGGS
 from clearsight.models.base import Backbone
-from clearsight.models.detect.dense import Candidates, most_probable, suppress
+from clearsight.models.detect.dense import LEVELS, Candidates, most_probable, suppress
 from clearsight.models.detect.ssd_head import SsdHead
 from clearsight.models.detect.ssd_levels import RATIOS, SCALES, AtrousLevels, DefaultBoxes, ExtraLevels, xavier_init
 from clearsight.models.detect.ssd_loss import SsdLoss, decode_boxes
@@ -188,7 +188,7 @@ def build_ssd(config: SsdConfig, *, num_classes: int, channels: int, statistics:
         neck = AtrousLevels(backbone.channels)
     else:
         backbone = build_backbone(
-            config.backbone, norm=config.norm, channels=channels, drop_path=config.drop_path, classifies=False
+            config.backbone, norm=config.norm, channels=channels, drop_path=config.drop_path, levels=LEVELS
         )
         neck = ExtraLevels(backbone.channels, strides=backbone.strides)
     assigner = build_assigner(config.assigner, num_classes=num_classes)
