@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+from rich.progress import track
+
 from harness import Row, alternate, arguments, compare, report, seconds, stop
 
 AT_LEAST = 0.98  # as fast, within what alternating medians can tell apart
@@ -114,6 +116,11 @@ def step(model: Any, images: Any, *, train: bool, half: bool) -> Callable[[], ob
     return both if train else forward
 
 
+def what(*, train: bool, batch: int, half: bool) -> str:
+    """The end of a row's name."""
+    return f"{'train' if train else 'forward'} batch {batch} {'bf16' if half else 'fp32'}"
+
+
 def measure(pair: Pair, *, size: int, batch: int, train: bool, half: bool, rounds: int, quick: bool) -> Row:
     """One row."""
     import torch
@@ -130,9 +137,8 @@ def measure(pair: Pair, *, size: int, batch: int, train: bool, half: bool, round
         return seconds(lambda: [call() for _ in range(repeats)]) / repeats
 
     found = alternate({key: partial(timed, call) for key, call in calls.items()}, rounds=rounds, warmup=1, quick=quick)
-    what = f"{'train' if train else 'forward'} batch {batch} {'bf16' if half else 'fp32'}"
     return compare(
-        f"{pair.name} {what}",
+        f"{pair.name} {what(train=train, batch=batch, half=half)}",
         [1e3 * value for value in found["ours"]],
         peer=pair.peer,
         theirs=[1e3 * value for value in found["theirs"]],
@@ -187,17 +193,21 @@ def main() -> int:
         stop("timm: not installed; pip install 'clearsight[timm]'")
     warnings.filterwarnings("ignore", category=UserWarning)
     given = options.extra
-    rows = [
-        measure(pair, size=given.size, batch=batch, train=train, half=half, rounds=given.rounds, quick=options.quick)
+    wanted = [
+        (pair, train, batch, half)
         for pair in pairs()
         for train in (False, True)
         for batch in given.batches
         for half in (False, True)
-        if given.only in f"{pair.name} {'train' if train else 'forward'} batch {batch} {'bf16' if half else 'fp32'}"
+        if given.only in f"{pair.name} {what(train=train, batch=batch, half=half)}"
     ]
-    rows += [
-        fused(name, rounds=3 * given.rounds, quick=options.quick) for name in FUSED if given.only in f"{name} fused"
-    ]
+    wanted_fused = [name for name in FUSED if given.only in f"{name} fused"]
+    one = partial(measure, size=given.size, rounds=given.rounds, quick=options.quick)
+    rows: list[Row] = []
+    for pair, train, batch, half in track(wanted, description="beside peers"):
+        rows.append(one(pair, train=train, batch=batch, half=half))
+    for name in track(wanted_fused, description="fused"):
+        rows.append(fused(name, rounds=3 * given.rounds, quick=options.quick))
     if not rows:
         stop(f"--only {given.only}: no row has this word")
     return report("backbones", rows, options)

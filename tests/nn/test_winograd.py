@@ -60,12 +60,13 @@ def test_other_kernels_are_refused() -> None:
 
 
 def test_where_it_pays() -> None:
-    x = torch.zeros(1, 256, 32, 32)
+    x = torch.zeros(1, 256, 36, 36)
     plain = nn.Conv2d(256, 256, 3, padding=1)
     assert not winograd_pays(x, plain)  # gradients are wanted
     with torch.no_grad():
         assert winograd_pays(x, plain)
         assert not winograd_pays(x[:, :, :20, :20], plain)  # 25 tiles
+        assert not winograd_pays(torch.zeros(16, 256, 14, 14), plain)  # a quarter of what the tiles hold lies outside
         assert not winograd_pays(x.bfloat16(), plain)
         with torch.autocast("cpu", dtype=torch.bfloat16):
             assert not winograd_pays(x, plain)
@@ -81,7 +82,7 @@ def test_where_it_pays() -> None:
 
 
 def test_blocks_take_it_where_it_pays() -> None:
-    x = torch.randn(1, 192, 32, 32)
+    x = torch.randn(1, 192, 36, 36)
     for norm in ("batch", None):
         block = ConvNormAct(192, 192, norm=norm).eval()
         plain = block(x)  # with gradients: the direct way

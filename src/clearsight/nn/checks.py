@@ -23,9 +23,11 @@ def check_rank(x: Tensor, what: str, *layouts: str) -> None:
     """
     if torch.compiler.is_compiling():
         return
-    if all(x.ndim != len(layout.split()) for layout in layouts):
-        expected = " or ".join(f"({', '.join(layout.split())})" for layout in layouts)
-        raise ShapeError(f"{what}: expected {expected}, got {tuple(x.shape)}")
+    for layout in layouts:
+        if x.ndim == layout.count(" ") + 1:
+            return
+    expected = " or ".join(f"({', '.join(layout.split())})" for layout in layouts)
+    raise ShapeError(f"{what}: expected {expected}, got {tuple(x.shape)}")
 
 
 def check_divides(channels: int, groups: int, what: str) -> None:

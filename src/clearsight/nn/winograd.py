@@ -13,7 +13,8 @@ __all__ = ["winograd_conv2d", "winograd_pays"]
 TILE = 4
 PATCH = TILE + 2
 WIDE = 192
-MANY = 64
+MANY = 72
+FILLED = 0.8
 AT_ONCE = 80
 
 # Equation 3 of the paper for F(4, 3): of a patch of six, of a kernel of three, and to the four outputs.
@@ -96,19 +97,21 @@ def _both_axes(rows: tuple[tuple[float, ...], ...], like: Tensor) -> Tensor:
 def winograd_pays(x: Tensor, conv: nn.Conv2d) -> bool:
     """Whether `winograd_conv2d` is the faster way through a convolution here.
 
-    In float32 on CPUs, without gradients, for 3×3 kernels of stride 1 between at least 192 channels, and with 128 tiles
-    or more, so that taking the kernels over is little of the work.
+    In float32 on CPUs, without gradients, for 3×3 kernels of stride 1 between at least 192 channels, with so many tiles
+    that taking the kernels over is little of the work, and maps that tiles of 4×4 fill well: not 14×14.
 
     Args:
         x: `(n, c, h, w)`.
         conv: any 2-D convolution.
     """
-    if torch.is_grad_enabled() or torch.compiler.is_compiling() or type(x) is not Tensor:
-        return False
-    if x.ndim != 4 or x.dtype != torch.float32 or x.device.type != "cpu" or torch.is_autocast_enabled("cpu"):
+    if conv.in_channels < WIDE or conv.out_channels < WIDE or torch.is_grad_enabled() or torch.compiler.is_compiling():
         return False
     if conv.kernel_size != (3, 3) or conv.stride != (1, 1) or conv.dilation != (1, 1) or conv.groups != 1:
         return False
-    if conv.padding != (1, 1) or conv.padding_mode != "zeros" or min(conv.in_channels, conv.out_channels) < WIDE:
+    if type(x) is not Tensor or x.ndim != 4 or x.dtype != torch.float32 or x.device.type != "cpu":
         return False
-    return len(x) * -(-x.shape[2] // TILE) * -(-x.shape[3] // TILE) >= MANY
+    if conv.padding != (1, 1) or conv.padding_mode != "zeros" or torch.is_autocast_enabled("cpu"):
+        return False
+    down, across = -(-x.shape[2] // TILE), -(-x.shape[3] // TILE)
+    filled = x.shape[2] * x.shape[3] / max(down * across * TILE**2, 1)
+    return len(x) * down * across >= MANY and filled >= FILLED
