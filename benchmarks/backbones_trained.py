@@ -19,7 +19,7 @@ from typing import Any
 
 from harness import Options, Row, arguments, compare, need, report, run_child
 
-FAMILIES = ("resnet18", "googlenet", "mobilenet_v3_small", "repvgg_a0", "vit_ti_16")
+FAMILIES = ("resnet18", "googlenet", "mobilenet_v3_small", "vit_ti_16", "fnet_ti_16")
 SETS: dict[str, dict[str, Any]] = {
     "mnist_t10k": {"size": 32, "epochs": 4, "batch": 64, "small": False, "bar": 0.985},
     "sign_digits": {"size": 64, "epochs": 20, "batch": 16, "small": False, "bar": 0.90},

@@ -1,4 +1,4 @@
-"""The table of docs/backbones.md, written from the code: `python docs/hooks/backbones.py` (part of `make techniques`)."""
+"""The table of docs/backbones.md, written from the code; `make techniques` runs it."""
 
 from __future__ import annotations
 

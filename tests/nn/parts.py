@@ -195,6 +195,7 @@ PARTS: dict[str, Part] = {
 
 # What needs no line above.
 EXCEPTIONS = {
+    "Reparameterised": "what the layers with branches have in common",
     "kaiming_init": "returns the model it was given",
     "remove_weight_norm": "returns the layer it was given",
 }

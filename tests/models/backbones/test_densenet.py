@@ -132,5 +132,5 @@ def test_bad_images_are_refused() -> None:
     model = nn.Module.eval(small())
     with pytest.raises(ShapeError, match=r"images \(n, 3, h, w\), got \(1, 1, 64, 64\)"):
         model.features(torch.zeros(1, 1, 64, 64))
-    with pytest.raises(ShapeError, match="DenseNet: images of 31×64 are smaller than its largest stride, 32"):
+    with pytest.raises(ShapeError, match="backbone: images of 31×64 are smaller than its largest stride, 32"):
         model.embed(torch.zeros(1, 3, 31, 64))

@@ -161,5 +161,5 @@ def test_bad_images_are_refused(model: GoogLeNet) -> None:
     for call in (model.features, model.embed, model.embed_all):
         with pytest.raises(ShapeError, match=r"images \(n, 2, h, w\), got \(1, 1, 64, 64\)"):
             call(torch.zeros(1, 1, 64, 64))
-        with pytest.raises(ShapeError, match="GoogLeNet: images of 31×64 are smaller than its largest stride, 32"):
+        with pytest.raises(ShapeError, match="backbone: images of 31×64 are smaller than its largest stride, 32"):
             call(torch.zeros(1, 2, 31, 64))

@@ -179,7 +179,7 @@ def test_channels_last_and_half_precision() -> None:
 def test_bad_images_are_refused(model: InceptionV3) -> None:
     with pytest.raises(ShapeError, match=r"images \(n, 2, h, w\), got \(1, 1, 80, 80\)"):
         model.embed(torch.zeros(1, 1, 80, 80))
-    with pytest.raises(ShapeError, match="InceptionV3: images of 31×80 are smaller than its largest stride, 32"):
+    with pytest.raises(ShapeError, match="backbone: images of 31×80 are smaller than its largest stride, 32"):
         model.features(torch.zeros(1, 2, 31, 80))
     for call in (model.embed, model.embed_all):
         with pytest.raises(ShapeError, match="images of 75×74 are too small for its layers without padding"):

@@ -83,5 +83,5 @@ def test_bad_arguments_and_images() -> None:
     model = MobileNetV1(width=0.25).eval()
     with pytest.raises(ShapeError, match=r"images \(n, 3, h, w\), got \(1, 1, 64, 64\)"):
         model.features(torch.zeros(1, 1, 64, 64))
-    with pytest.raises(ShapeError, match="MobileNetV1: images of 31×64 are smaller than its largest stride, 32"):
+    with pytest.raises(ShapeError, match="backbone: images of 31×64 are smaller than its largest stride, 32"):
         model.embed(torch.zeros(1, 3, 31, 64))

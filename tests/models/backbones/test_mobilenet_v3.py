@@ -100,5 +100,5 @@ def test_bad_arguments_and_images() -> None:
     model = nn.Module.eval(MobileNetV3("small"))
     with pytest.raises(ShapeError, match=r"images \(n, 3, h, w\), got \(1, 1, 64, 64\)"):
         model.features(torch.zeros(1, 1, 64, 64))
-    with pytest.raises(ShapeError, match="MobileNetV3: images of 31×64 are smaller than its largest stride, 32"):
+    with pytest.raises(ShapeError, match="backbone: images of 31×64 are smaller than its largest stride, 32"):
         model.embed(torch.zeros(1, 3, 31, 64))

@@ -129,5 +129,5 @@ def test_bad_arguments_and_images() -> None:
         model.features(torch.zeros(1, 1, 64, 64))
     with torch.device("meta"):
         whole = Vgg(11)
-    with pytest.raises(ShapeError, match="Vgg: images of 31×64 are smaller than its largest stride, 32"):
+    with pytest.raises(ShapeError, match="backbone: images of 31×64 are smaller than its largest stride, 32"):
         whole.embed(torch.zeros(1, 3, 31, 64))
