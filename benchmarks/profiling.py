@@ -111,13 +111,14 @@ def speed(options: Options) -> list[Row]:
     sides = {
         "forward": lambda: seconds(forward),
         "profile": lambda: seconds(lambda: profile(model, x)),
+        "fields": lambda: seconds(lambda: profile(model, x, fields=True)),
         "peer": lambda: seconds(lambda: with_peer(model, x)),
     }
     values = alternate(sides, rounds=21, warmup=3, quick=options.quick)
     # each with the forward pass that was measured beside it
-    ours, theirs = (
+    ours, with_fields, theirs = (
         [one / forward for one, forward in zip(values[side], values["forward"], strict=True)]
-        for side in ("profile", "peer")
+        for side in ("profile", "fields", "peer")
     )
     return [
         compare(
@@ -128,6 +129,7 @@ def speed(options: Options) -> list[Row]:
             bar=1.5,
             note=f"batch 1, 224×224, fp32, {torch.get_num_threads()} threads; use and training, no timing",
         ),
+        compare("the same with receptive fields", with_fields, unit="×", better="lower", bar=1.5),
         compare("the same of the peer, use only", theirs, unit="×", better="lower", note=PEER),
         compare("forward pass of a ResNet-50", values["forward"], unit="s", better="lower"),
     ]

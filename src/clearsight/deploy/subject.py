@@ -66,7 +66,7 @@ def profile_subject(
         found = _of_recipe(model, classes)
     else:
         known = [*list_models(), *recipe_names()]
-        raise ConfigError(f"profile: there is no model, recipe or run {str(model)!r}{nearest(str(model), known)}")
+        raise ConfigError(f"model: there is no model, recipe or run {str(model)!r}{nearest(str(model), known)}")
     if device is not None:
         try:
             found.model.to(torch.device(device))
