@@ -9,7 +9,6 @@ import torch
 from torch import Tensor, nn
 
 from clearsight.errors import ConfigError
-from clearsight.models.backbones import build_backbone
 from clearsight.models.backbones.published import backbone_weights
 from clearsight.models.base import Backbone
 from clearsight.models.detect.box_head import BoxHead, detections
@@ -21,6 +20,7 @@ from clearsight.models.detect.faster_rcnn import (
     probabilities,
     size_of,
 )
+from clearsight.models.detect.pyramid import build_pyramid
 from clearsight.models.detect.rois import Rois, RoiSampler, match_boxes
 from clearsight.models.detect.rpn import Rpn
 from clearsight.models.necks.fpn import Fpn
@@ -231,15 +231,7 @@ def build_cascade_rcnn(
         channels: of the input.
         statistics: of the input's channels.
     """
-    backbone = build_backbone(
-        config.backbone, norm=config.norm, channels=channels, drop_path=config.drop_path, levels=LEVELS
-    )
-    neck = Fpn(
-        {level: backbone.channels[level] for level in LEVELS},
-        config.fpn_channels,
-        strides=backbone.strides,
-        extra="p6",
-    )
+    backbone, neck = build_pyramid(config, channels=channels, levels=LEVELS, extra="p6")
     strides = list(neck.strides.values())
     heads = [
         BoxHead(

@@ -9,12 +9,12 @@ import torch
 from torch import Tensor, nn
 
 from clearsight.assign import build_assigner
-from clearsight.models.backbones import build_backbone
 from clearsight.models.backbones.published import backbone_weights
 from clearsight.models.base import Backbone
 from clearsight.models.detect.dense import LEVELS, PointGrid, postprocess
 from clearsight.models.detect.fcos_head import FcosHead
 from clearsight.models.detect.fcos_loss import FcosLoss
+from clearsight.models.detect.pyramid import build_pyramid
 from clearsight.models.detect.retinanet import convert_torchvision_retinanet
 from clearsight.models.necks.fpn import Fpn
 from clearsight.nn.input import InputNorm
@@ -169,15 +169,7 @@ def build_fcos(config: FcosConfig, *, num_classes: int, channels: int, statistic
         channels: of the input.
         statistics: of the input's channels.
     """
-    backbone = build_backbone(
-        config.backbone, norm=config.norm, channels=channels, drop_path=config.drop_path, levels=LEVELS
-    )
-    neck = Fpn(
-        {level: backbone.channels[level] for level in LEVELS},
-        config.fpn_channels,
-        strides=backbone.strides,
-        extra="p6p7",
-    )
+    backbone, neck = build_pyramid(config, channels=channels, levels=LEVELS, extra="p6p7")
     criterion = FcosLoss(
         assigner=build_assigner(config.assigner, num_classes=num_classes),
         box_loss=config.box_loss,

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from clearsight.assign import build_assigner
-from clearsight.models.backbones import build_backbone
 from clearsight.models.backbones.published import backbone_weights
 from clearsight.models.base import Backbone
 from clearsight.models.detect.dense import LEVELS, PointGrid, postprocess
+from clearsight.models.detect.pyramid import build_pyramid
 from clearsight.models.detect.retinanet_head import RetinaNetHead
 from clearsight.models.detect.retinanet_loss import RetinaNetLoss
 from clearsight.models.necks.fpn import Fpn
@@ -206,15 +206,7 @@ def build_retinanet(config: RetinaNetConfig, *, num_classes: int, channels: int,
         channels: of the input.
         statistics: of the input's channels.
     """
-    backbone = build_backbone(
-        config.backbone, norm=config.norm, channels=channels, drop_path=config.drop_path, levels=LEVELS
-    )
-    neck = Fpn(
-        {level: backbone.channels[level] for level in LEVELS},
-        config.fpn_channels,
-        strides=backbone.strides,
-        extra="p6p7",
-    )
+    backbone, neck = build_pyramid(config, channels=channels, levels=LEVELS, extra="p6p7")
     criterion = RetinaNetLoss(
         assigner=build_assigner(config.assigner, num_classes=num_classes),
         box_loss=config.box_loss,
