@@ -36,7 +36,7 @@ MODELS: dict[str, tuple[str, int, int | None]] = {
     "shufflenet_v2_x0_5": ("conv5", 640, None),
     "shufflenet_v2_x1_0": ("conv5", 640, None),
     "mobilenet_v2": ("features", 576, 491),
-    "mobilenet_v3_small": ("features", 640, None),
+    "mobilenet_v3_small": ("features", 704, None),
     "mobilenet_v3_large": ("features", 768, None),
     "mnasnet0_5": ("layers", 896, None),
     "mnasnet1_0": ("layers", 896, None),
@@ -44,7 +44,7 @@ MODELS: dict[str, tuple[str, int, int | None]] = {
     "regnet_y_400mf": ("trunk_output", 640, None),
     "efficientnet_b0": ("features", 928, None),
     "efficientnet_b1": ("features", 1280, None),
-    "convnext_tiny": ("features", 1792, None),
+    "convnext_tiny": ("features", 256, None),
     "fcn_resnet50": ("backbone.layer4", 512, None),
     "deeplabv3_resnet50": ("classifier.0.convs.1", 448, None),
 }

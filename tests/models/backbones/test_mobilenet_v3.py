@@ -62,7 +62,7 @@ def test_norms_have_the_published_constants(norm: str | None) -> None:
     layers = [layer for layer in MobileNetV3("small", norm=norm).modules() if hasattr(layer, "running_mean")]
     assert len(layers) == 34
     assert all(layer.eps == 1e-3 for layer in layers)
-    assert all(isinstance(layer, FrozenBatchNorm) or layer.momentum == 0.01 for layer in layers)
+    assert all(isinstance(layer, FrozenBatchNorm) or layer.momentum == 0.1 for layer in layers)
 
 
 @pytest.mark.parametrize("norm", ["group", "frozen_batch"])

@@ -59,7 +59,8 @@ class MobileNetV3(nn.Module):
     """Inverted residuals with gates and hard swish, found by search, without the last layer of the classifier.
 
     Method: Howard et al. 2019, arXiv:1905.02244, tables 1 and 2, in the form that torchvision publishes weights for:
-    batch norms have an ε of 0.001 and a momentum of 0.01. Levels are the last blocks of their stride; the 1×1
+    batch norms have an ε of 0.001. Their momentum is PyTorch's 0.1, not the published 0.01, which needs thousands of
+    steps until running statistics forget where they began. Levels are the last blocks of their stride; the 1×1
     convolution and the linear layer at the end are for `embed` alone.
 
     Shape: images `(n, channels, h, w)` → `c2` … `c5`, strides 4, 8, 16, 32; of `small_input` 1, 2, 4, 8.
@@ -146,7 +147,7 @@ class MobileNetV3(nn.Module):
                 nn.init.normal_(layer.weight, std=0.01)
                 nn.init.zeros_(layer.bias)
         for layer in batch_norms(self):
-            layer.eps, layer.momentum = 1e-3, 0.01
+            layer.eps = 1e-3
         for layer in self.modules():
             if isinstance(layer, FrozenBatchNorm):
                 layer.eps = 1e-3
