@@ -12,7 +12,7 @@ def write(folder, name, text):
 
 
 # ------------------------------------------------------------------------------------------------ built in
-@pytest.mark.parametrize("name", ["cells", "demo", "digits", "images", "retinanet"])
+@pytest.mark.parametrize("name", recipe_names())
 def test_built_in_recipes_are_valid_and_described(name):
     recipe = load_recipe(name)
     assert recipe.name == name
@@ -33,7 +33,7 @@ def test_an_unknown_name_gives_the_nearest(name, near):
 
 
 def test_an_unknown_name_lists_what_there_is():
-    with pytest.raises(ConfigError, match=r"built in: cells, demo, digits, images, retinanet"):
+    with pytest.raises(ConfigError, match=f"built in: {', '.join(sorted(recipe_names()))}"):
         load_recipe("zzz")
 
 

@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from clearsight.recipe.resolve import load_recipe
+from clearsight.recipe.resolve import load_recipe, recipe_names
 from clearsight.recipe.schema import Recipe
 from clearsight.recipe.write import recipe_schema, recipe_to_yaml
 
@@ -98,7 +98,7 @@ def fits(value, node, schema):
     return True
 
 
-@pytest.mark.parametrize("name", ["cells", "demo", "digits", "images", "retinanet"])
+@pytest.mark.parametrize("name", recipe_names())
 def test_the_schema_accepts_every_resolved_recipe(name):
     values = load_recipe(name).model_dump(mode="json")
     assert fits(values, recipe_schema(), recipe_schema())
