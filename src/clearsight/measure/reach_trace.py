@@ -19,6 +19,7 @@ from clearsight.measure.isolation import isolated
 from clearsight.measure.levels import listen_to_levels
 from clearsight.measure.reach import NOTHING, constant, settled, slim
 from clearsight.measure.reach_rules import Call, ReachRule, reach_rule
+from clearsight.measure.shapes import shape_rule
 
 __all__ = ["Seen", "Trace", "trace"]
 
@@ -218,7 +219,10 @@ class _Tracer(TorchDispatchMode):
                 out = func.decompose(*args, **kwargs)
             if out is not NotImplemented:
                 return out
-        out = func(*args, **kwargs)
+        shaped = shape_rule(func) if self.found.device.type == "meta" and isinstance(func, OpOverload) else None
+        out = None if shaped is None else shaped(args, kwargs)
+        if out is None:
+            out = func(*args, **kwargs)
         results = [one for one in (out if isinstance(out, list | tuple) else [out]) if isinstance(one, Tensor)]
         if not results:
             return out
