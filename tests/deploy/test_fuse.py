@@ -294,6 +294,8 @@ def test_half_precision_and_shared_modules() -> None:
 
 def test_what_cannot_be_fused() -> None:
     plain = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4))
+    with pytest.raises(ConfigError, match=r"expected a module, found str; of a run it is `run\.model`"):
+        fuse("resnet18")  # pyright: ignore[reportArgumentType]
     with pytest.raises(ConfigError, match="meta device"):
         fuse(copy.deepcopy(plain).to("meta"))
     with pytest.raises(ConfigError, match="run the model once"):

@@ -108,14 +108,16 @@ def fuse(model: nn.Module, inputs: Inputs | None = None, *, inplace: bool = Fals
 
     Raises:
         ShapeError: the model does not take these inputs.
-        ConfigError: the model cannot be copied, has no data yet, or is scripted; or no inputs were given and none can
-            be guessed.
+        ConfigError: this is no module, or one that cannot be copied, has no data yet, or is scripted; or no inputs were
+            given and none can be guessed.
 
     Example:
         >>> report = fuse(nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU()))
         >>> report.fused, report.model[1]
         ((Fused(name='0', took='1'),), Identity())
     """
+    if not isinstance(model, nn.Module):
+        raise ConfigError(f"fuse: expected a module, found {type(model).__name__}; of a run it is `run.model`")
     model = getattr(model, "_orig_mod", model)  # what `torch.compile` was given
     if isinstance(model, torch.jit.ScriptModule):
         raise ConfigError("fuse: the model is scripted and cannot be changed; fuse it before torch.jit.script")

@@ -62,10 +62,15 @@ def _known_backbone(name: str) -> str:
 Backbone = Annotated[
     str,
     AfterValidator(_known_backbone),
+    Field(description="A name of `clearsight models`, or `timm:` and a name of timm's."),
     WithJsonSchema({"anyOf": [{"enum": list(BACKBONE_NAMES)}, {"type": "string", "pattern": "^timm:.+"}]}),
 ]
 Overlap = Annotated[float, Field(gt=0.0, le=1.0)]
 Norm = Literal["batch", "group", "layer", "layer_channels", "instance", "frozen_batch"]
+BackboneNorm = Annotated[Norm | None, Field(description="Of the backbone; null for the published network's.")]
+DropPath = Annotated[
+    Rate, Field(description="Share of samples whose residual branch is left out, in the backbone's deepest block.")
+]
 
 
 class ClassifierConfig(Section):
@@ -73,13 +78,10 @@ class ClassifierConfig(Section):
 
     name: Literal["classifier"] = "classifier"
     backbone: Backbone = "resnet18"
-    """A name of `clearsight models`, or `timm:` and a name of timm's."""
-    norm: Norm | None = None
-    """Of the backbone; null for the published network's."""
+    norm: BackboneNorm = None
     dropout: Rate = 0.0
     """Share of the last features that is dropped."""
-    drop_path: Rate = 0.0
-    """Share of samples whose residual branch is left out, in the deepest block."""
+    drop_path: DropPath = 0.0
     label_smoothing: Rate = 0.0
     small_input: bool = False
     """A quarter of the backbone's strides, for images of 28 to 64 pixels."""
@@ -95,11 +97,8 @@ class RetinaNetConfig(Section):
 
     name: Literal["retinanet"] = "retinanet"
     backbone: Backbone = "resnet18"
-    """A name of `clearsight models`, or `timm:` and a name of timm's."""
-    norm: Norm | None = None
-    """Of the backbone; null for the published network's."""
-    drop_path: Rate = 0.0
-    """Share of samples whose residual branch is left out, in the backbone's deepest block."""
+    norm: BackboneNorm = None
+    drop_path: DropPath = 0.0
     fpn_channels: Count = 256
     head_convs: Annotated[int, Field(ge=0, le=8)] = 4
     anchor_sizes: tuple[Positive, ...] = (32.0, 64.0, 128.0, 256.0, 512.0)
@@ -112,62 +111,44 @@ class RetinaNetConfig(Section):
     weights_sha256: str | None = None
 
 
-class FasterRcnnConfig(Section):
+class _ProposalSection(Section):
+    """What the detectors of two stages have in common."""
+
+    name: str
+    backbone: Backbone = "resnet18"
+    norm: BackboneNorm = None
+    drop_path: DropPath = 0.0
+    fpn_channels: Count = 256
+    anchor_sizes: tuple[Positive, Positive, Positive, Positive, Positive] = (32.0, 64.0, 128.0, 256.0, 512.0)
+    """Side of each level's anchors, pixels; three shapes come of each."""
+    box_width: Count = 1024
+    """Of the two hidden layers behind the pooled regions."""
+    pooling: Literal["align", "pool"] = "align"
+    """Of regions: interpolated (He et al. 2017) or to whole pixels (Girshick 2015)."""
+    proposals: Count = 1000
+    """Regions an image in use."""
+    train_proposals: Count = 2000
+    """Regions an image in training, before sampling."""
+    samples: Count = 512
+    """Regions an image that the heads learn from, a quarter of them objects where there are as many."""
+    weights: str | None = None
+    weights_sha256: str | None = None
+
+
+class FasterRcnnConfig(_ProposalSection):
     """Faster R-CNN (Ren et al. 2015) on a feature pyramid: proposes regions, then classifies and refines them."""
 
-    name: Literal["faster_rcnn"] = "faster_rcnn"
-    backbone: Backbone = "resnet18"
-    """A name of `clearsight models`, or `timm:` and a name of timm's."""
-    norm: Norm | None = None
-    """Of the backbone; null for the published network's."""
-    drop_path: Rate = 0.0
-    """Share of samples whose residual branch is left out, in the backbone's deepest block."""
-    fpn_channels: Count = 256
-    anchor_sizes: tuple[Positive, Positive, Positive, Positive, Positive] = (32.0, 64.0, 128.0, 256.0, 512.0)
-    """Side of each level's anchors, pixels; three shapes come of each."""
-    box_width: Count = 1024
-    """Of the two hidden layers behind the pooled regions."""
-    pooling: Literal["align", "pool"] = "align"
-    """Of regions: interpolated (He et al. 2017) or to whole pixels (Girshick 2015)."""
-    proposals: Count = 1000
-    """Regions an image in use."""
-    train_proposals: Count = 2000
-    """Regions an image in training, before sampling."""
-    samples: Count = 512
-    """Regions an image that the heads learn from, a quarter of them objects where there are as many."""
+    name: Literal["faster_rcnn"] = "faster_rcnn"  # pyright: ignore[reportIncompatibleVariableOverride] - it is frozen
     stage: Literal["joint", "rpn", "boxes"] = "joint"
     """What is trained: both, the proposals alone, or what classifies and refines them (alternating training)."""
-    weights: str | None = None
-    weights_sha256: str | None = None
 
 
-class CascadeRcnnConfig(Section):
+class CascadeRcnnConfig(_ProposalSection):
     """Cascade R-CNN (Cai and Vasconcelos 2018): three refinements, each for boxes that overlap more."""
 
-    name: Literal["cascade_rcnn"] = "cascade_rcnn"
-    backbone: Backbone = "resnet18"
-    """A name of `clearsight models`, or `timm:` and a name of timm's."""
-    norm: Norm | None = None
-    """Of the backbone; null for the published network's."""
-    drop_path: Rate = 0.0
-    """Share of samples whose residual branch is left out, in the backbone's deepest block."""
-    fpn_channels: Count = 256
-    anchor_sizes: tuple[Positive, Positive, Positive, Positive, Positive] = (32.0, 64.0, 128.0, 256.0, 512.0)
-    """Side of each level's anchors, pixels; three shapes come of each."""
-    box_width: Count = 1024
-    """Of the two hidden layers behind the pooled regions."""
-    pooling: Literal["align", "pool"] = "align"
-    """Of regions: interpolated (He et al. 2017) or to whole pixels (Girshick 2015)."""
-    proposals: Count = 1000
-    """Regions an image in use."""
-    train_proposals: Count = 2000
-    """Regions an image in training, before sampling."""
-    samples: Count = 512
-    """Regions an image that the heads learn from, a quarter of them objects where there are as many."""
+    name: Literal["cascade_rcnn"] = "cascade_rcnn"  # pyright: ignore[reportIncompatibleVariableOverride]
     overlaps: tuple[Overlap, Overlap, Overlap] = (0.5, 0.6, 0.7)
     """IoU from which on a region is an object's, one a stage."""
-    weights: str | None = None
-    weights_sha256: str | None = None
 
 
 class LightConfig(Section):
@@ -195,11 +176,8 @@ class FcosConfig(Section):
 
     name: Literal["fcos"] = "fcos"
     backbone: Backbone = "resnet18"
-    """A name of `clearsight models`, or `timm:` and a name of timm's."""
-    norm: Norm | None = None
-    """Of the backbone; null for the published network's."""
-    drop_path: Rate = 0.0
-    """Share of samples whose residual branch is left out, in the backbone's deepest block."""
+    norm: BackboneNorm = None
+    drop_path: DropPath = 0.0
     fpn_channels: Count = 256
     head_convs: Annotated[int, Field(ge=0, le=8)] = 4
     head_norm: Norm = "group"
@@ -217,10 +195,8 @@ class SsdConfig(Section):
     name: Literal["ssd"] = "ssd"
     backbone: Backbone = "vgg16"
     """A VGG gives the published maps; any other backbone three of its own and three more."""
-    norm: Norm | None = None
-    """Of the backbone; null for the published network's."""
-    drop_path: Rate = 0.0
-    """Share of samples whose residual branch is left out, in the backbone's deepest block."""
+    norm: BackboneNorm = None
+    drop_path: DropPath = 0.0
     anchor_scales: tuple[Positive, Positive, Positive, Positive, Positive, Positive, Positive] = (
         0.07, 0.15, 0.33, 0.51, 0.69, 0.87, 1.05,
     )  # fmt: skip
