@@ -14,7 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from clearsight.types import Points, Predictions, Targets
+from clearsight.assign.assignment import Points, Predictions
+from clearsight.types import Targets
 
 __all__ = [
     "atss_loop",

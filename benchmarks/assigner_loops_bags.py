@@ -11,7 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from clearsight.types import Assignment, Points, Predictions, Targets
+from clearsight.assign.assignment import Assignment, Points, Predictions
+from clearsight.types import Targets
 
 __all__ = ["auto_assign_loop", "background_of", "free_anchor_loop", "iqdet_loop", "mixture_loop"]
 

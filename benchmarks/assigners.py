@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from clearsight.assign import Assigner
-    from clearsight.types import Points, Predictions, Targets
+    from clearsight.assign.assignment import Points, Predictions
+    from clearsight.types import Targets
 
 FASTER = 3.0
 
@@ -141,8 +142,9 @@ def make_case(*, images: int = 16, objects: int = 50, size: int = 640, classes: 
     """Objects of 8 to 320 pixels anywhere, and predictions around the points."""
     import torch
 
+    from clearsight.assign.assignment import Predictions
     from clearsight.models.detect.dense import level_shapes, make_points
-    from clearsight.types import Predictions, Targets
+    from clearsight.types import Targets
 
     strides = (8, 16, 32)
     shapes = level_shapes((size, size), strides)

@@ -203,6 +203,9 @@ def train_briefly(work: Work, steps: int) -> None:
     """Teach our model the batch, give it the number of candidates of a trained one, and copy it to torchvision's."""
     import torch
 
+    from clearsight.models.detect.retinanet import convert_torchvision_retinanet
+    from clearsight.models.detect.retinanet_head import RetinaNetHead
+
     optimiser = torch.optim.AdamW(work.ours.parameters(), lr=3e-4)
     for _ in range(steps):
         with precision(work.device, half=has_bf16(work.device)):
@@ -215,11 +218,12 @@ def train_briefly(work: Work, steps: int) -> None:
         logits = work.ours(work.images).logits
         kept = logits.flatten().topk(CANDIDATES * len(logits)).values[-1]
         limit = torch.logit(torch.tensor(LEAST_SCORE))
-        work.ours.head.classification_head.cls_logits.bias += limit - kept
+        head = work.ours.head
+        if not isinstance(head, RetinaNetHead):
+            raise TypeError(f"expected RetinaNet's own head, got {type(head).__name__}")
+        head.classification_head.cls_logits.bias += limit - kept
     copied = work.theirs.state_dict()
     mine = work.ours.state_dict()
-    from clearsight.models.detect.retinanet import convert_torchvision_retinanet
-
     names = convert_torchvision_retinanet({name: torch.tensor(i) for i, name in enumerate(copied)})
     order = list(copied)
     work.theirs.load_state_dict({order[int(i)]: mine[name] for name, i in names.items()})

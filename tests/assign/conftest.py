@@ -8,8 +8,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from clearsight.assign.assignment import Points, Predictions
 from clearsight.models.detect.dense import level_shapes, make_points
-from clearsight.types import Points, Predictions, Targets
+from clearsight.types import Targets
 
 SIZE = (96, 128)
 

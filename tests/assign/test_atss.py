@@ -8,9 +8,10 @@ import pytest
 import torch
 from torch import Tensor
 
+from clearsight.assign.assignment import Points
 from clearsight.assign.atss import Atss
 from clearsight.models.detect.dense import make_points
-from clearsight.types import Points, Targets
+from clearsight.types import Targets
 
 
 def overlap(a: Tensor, b: Tensor) -> float:

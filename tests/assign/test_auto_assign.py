@@ -12,11 +12,12 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from assigner_loops_bags import auto_assign_loop, background_of
+from clearsight.assign.assignment import Assignment, Points, Predictions
 from clearsight.assign.auto_assign import AutoAssign
 from clearsight.errors import ConfigError
 from clearsight.models.detect.bag_terms import bag_terms
 from clearsight.models.detect.dense import level_shapes, make_points
-from clearsight.types import Assignment, Points, Predictions, Targets
+from clearsight.types import Targets
 
 MakeTargets = Callable[..., Targets]
 MakePredictions = Callable[..., Predictions]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 
+from clearsight.assign.assignment import Points
 from clearsight.assign.base import (
     assigned_objects,
     background_weight,
@@ -11,7 +12,7 @@ from clearsight.assign.base import (
     rank_in_group,
     resolve_conflicts,
 )
-from clearsight.types import Points, Targets
+from clearsight.types import Targets
 
 
 def test_conflicts_by_hand() -> None:

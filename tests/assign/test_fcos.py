@@ -11,10 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from assigner_loops import fcos_loop
+from clearsight.assign.assignment import Assignment, Points
 from clearsight.assign.fcos import CentreSampling
 from clearsight.errors import ConfigError
 from clearsight.models.detect.dense import level_shapes, make_points
-from clearsight.types import Assignment, Points, Targets
+from clearsight.types import Targets
 
 STRIDES = (8, 16, 32, 64, 128)
 FIVE = make_points(level_shapes((256, 320), STRIDES), STRIDES)

@@ -11,11 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from assigner_loops_bags import background_of, free_anchor_loop
+from clearsight.assign.assignment import Assignment, Points, Predictions
 from clearsight.assign.free_anchor import FreeAnchor
 from clearsight.errors import ConfigError
 from clearsight.models.detect.bag_terms import bag_terms
 from clearsight.models.detect.dense import level_shapes, make_points
-from clearsight.types import Assignment, Points, Predictions, Targets
+from clearsight.types import Targets
 
 MakeTargets = Callable[..., Targets]
 MakePredictions = Callable[..., Predictions]

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 
 from assigner_loops_bags import held_points
+from clearsight.assign.assignment import Points
 from clearsight.assign.held import pairs_held
-from clearsight.types import Points
 
 
 def test_equals_the_loop(points: Points) -> None:

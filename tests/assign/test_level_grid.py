@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import torch
 
+from clearsight.assign.assignment import Points
 from clearsight.assign.level_grid import LevelGrid, level_grids
 from clearsight.models.detect.dense import make_points
-from clearsight.types import Points
 
 SQUARES = [torch.tensor([[-4.0, -4, 4, 4], [-6.0, -3, 6, 3]])] * 2
 

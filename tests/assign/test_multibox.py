@@ -9,9 +9,10 @@ import torch
 from torchvision.models.detection._utils import SSDMatcher
 from torchvision.ops import box_iou
 
+from clearsight.assign.assignment import Points
 from clearsight.assign.multibox import MultiBox
 from clearsight.errors import ConfigError
-from clearsight.types import Points, Targets
+from clearsight.types import Targets
 
 
 def boxes_as_points(boxes: list[list[float]]) -> Points:

@@ -10,10 +10,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from clearsight.assign.assignment import Assignment, Points
 from clearsight.assign.nearest_points import NearestPoints
 from clearsight.errors import ConfigError
 from clearsight.models.detect.dense import level_shapes, make_points
-from clearsight.types import Assignment, Points, Targets
+from clearsight.types import Targets
 
 STRIDES = (8, 16, 32, 64, 128)
 FIVE = make_points(level_shapes((256, 320), STRIDES), STRIDES, offset=0.0)

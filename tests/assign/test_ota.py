@@ -11,10 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from assigner_loops import ota_loop
+from clearsight.assign.assignment import Assignment, Points, Predictions
 from clearsight.assign.ota import Convergence, Ota
 from clearsight.errors import ConfigError
 from clearsight.models.detect.dense import level_shapes, make_points
-from clearsight.types import Assignment, Points, Predictions, Targets
+from clearsight.types import Targets
 
 MakeTargets = Callable[..., Targets]
 MakePredictions = Callable[..., Predictions]

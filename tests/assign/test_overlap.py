@@ -7,10 +7,11 @@ from collections.abc import Callable
 import pytest
 import torch
 
+from clearsight.assign.assignment import Points
 from clearsight.assign.overlap import overlapping_pairs
 from clearsight.models.detect.dense import make_points
 from clearsight.ops.boxes import box_iou
-from clearsight.types import Points, Targets
+from clearsight.types import Targets
 
 Make = Callable[[int], tuple[Points, Targets, int]]
 

@@ -7,9 +7,10 @@ from collections.abc import Callable
 import pytest
 import torch
 
+from clearsight.assign.assignment import Points
 from clearsight.assign.base import inside
 from clearsight.assign.pairs import pairs_inside, pairs_near
-from clearsight.types import Points, Targets
+from clearsight.types import Targets
 
 
 @pytest.mark.parametrize("grid", ["points", "anchors"])

@@ -12,10 +12,11 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torchvision.ops import box_iou
 
+from clearsight.assign.assignment import Assignment, Points, Predictions
 from clearsight.assign.max_iou import MaxIou
 from clearsight.assign.predicted_iou import PredictedIou
 from clearsight.errors import ConfigError
-from clearsight.types import Assignment, Points, Predictions, Targets
+from clearsight.types import Targets
 
 
 def some_points(count: int) -> Points:

@@ -12,10 +12,11 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from assigner_loops import shape_ratio_loop
+from clearsight.assign.assignment import Assignment, Points
 from clearsight.assign.shape_ratio import ShapeRatio
 from clearsight.errors import ConfigError
 from clearsight.models.detect.dense import level_shapes, make_points
-from clearsight.types import Assignment, Points, Targets
+from clearsight.types import Targets
 
 SIZE = (96, 128)
 

@@ -9,9 +9,10 @@ import pytest
 import torch
 from torch import Tensor
 
+from clearsight.assign.assignment import Points, Predictions
 from clearsight.assign.simota import SimOta
 from clearsight.errors import ConfigError
-from clearsight.types import Points, Predictions, Targets
+from clearsight.types import Targets
 
 MakeTargets = Callable[..., Targets]
 MakePredictions = Callable[..., Predictions]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 import torch
@@ -70,3 +71,59 @@ def cells(shared_data: Path) -> Callable[..., tuple[Tensor, list[Tensor], list[T
         return torch.stack(images), boxes, labels
 
     return read
+
+
+class Learned(NamedTuple):
+    """What a detector knows of photos that it was taught.
+
+    Args:
+        losses: of each step.
+        share: of the objects that are found, by class and at an overlap above a half.
+        found: boxes for each object.
+    """
+
+    losses: list[float]
+    share: float
+    found: float
+
+    @property
+    def fell(self) -> float:
+        """The mean loss of the first ten steps over that of the last ten."""
+        return sum(self.losses[:10]) / sum(self.losses[-10:])
+
+
+@pytest.fixture
+def overfit(
+    cells: Callable[..., tuple[Tensor, list[Tensor], list[Tensor]]], as_targets: Callable[..., Targets]
+) -> Callable[..., Learned]:
+    """Teaches a detector a few photos of cells by heart, and asks for them."""
+    from torchvision.ops import box_iou
+
+    from clearsight.ops.selection import Selection
+
+    def teach(
+        model: nn.Module, *, steps: int, lr: float, selection: Selection, photos: int = 4, clip: float = 1.0
+    ) -> Learned:
+        images, boxes, labels = cells(photos, (120, 160))
+        targets = as_targets(boxes, labels)
+        model.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+        optimiser = torch.optim.AdamW(model.parameters(), lr=lr, weight_decay=0.0)
+        schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, lr, total_steps=steps, pct_start=0.2)
+        losses = []
+        for _ in range(steps):
+            loss = sum(model.loss(images, targets).values(), torch.zeros(()))  # pyright: ignore[reportCallIssue]
+            losses.append(loss.item())
+            optimiser.zero_grad()
+            loss.backward()
+            nn.utils.clip_grad_norm_(model.parameters(), clip)
+            optimiser.step()
+            schedule.step()
+        found = model.eval().predict(images, torch.tensor([[120, 160]] * photos), selection)  # pyright: ignore
+        hits = 0
+        for box, label, each in zip(boxes, labels, found, strict=True):
+            overlap = box_iou(box, each.boxes) * (label[:, None] == each.labels)
+            hits += int((overlap.amax(dim=1) > 0.5).sum()) if len(each) else 0
+        objects = sum(len(box) for box in boxes)
+        return Learned(losses, hits / objects, sum(len(each) for each in found) / objects)
+
+    return teach

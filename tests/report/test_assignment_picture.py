@@ -5,11 +5,12 @@ from __future__ import annotations
 import numpy as np
 import torch
 
+from clearsight.assign.assignment import Assignment
 from clearsight.assign.max_iou import MaxIou
 from clearsight.models.detect.dense import make_points
 from clearsight.report.assignment_picture import draw_assignments
 from clearsight.report.palette import class_color
-from clearsight.types import Assignment, Targets
+from clearsight.types import Targets
 
 POINTS = make_points([(8, 10), (4, 5)], (16, 32))
 TARGETS = Targets(

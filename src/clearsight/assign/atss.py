@@ -5,10 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from clearsight.assign.assignment import Assignment, Points, Predictions
 from clearsight.assign.base import assigned_objects, background_weight, resolve_conflicts
 from clearsight.assign.level_grid import level_grids
 from clearsight.ops.boxes import paired_iou
-from clearsight.types import Assignment, Points, Predictions, Targets
+from clearsight.types import Targets
 
 __all__ = ["Atss"]
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from clearsight.assign.assignment import Assignment, BagOptions, Points, Predictions
 from clearsight.assign.base import assigned_objects, background_weight
 from clearsight.assign.held import pairs_held
 from clearsight.errors import ConfigError
 from clearsight.ops.boxes import paired_iou
 from clearsight.ops.segments import segment_max
-from clearsight.types import Assignment, BagOptions, Points, Predictions, Targets
+from clearsight.types import Targets
 
 __all__ = ["AutoAssign"]
 

@@ -7,7 +7,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from clearsight.types import Assignment, Points, Predictions, Targets
+from clearsight.assign.assignment import Assignment, Points, Predictions
+from clearsight.types import Targets
 
 __all__ = ["Assigner", "assigned_objects", "background_weight", "inside", "rank_in_group", "resolve_conflicts"]
 

@@ -7,11 +7,12 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from clearsight.assign.assignment import Assignment, Points, Predictions
 from clearsight.assign.base import assigned_objects, background_weight, resolve_conflicts
 from clearsight.assign.pairs import pairs_inside, pairs_near
 from clearsight.errors import ConfigError
 from clearsight.ops.boxes import box_area
-from clearsight.types import Assignment, Points, Predictions, Targets
+from clearsight.types import Targets
 
 __all__ = ["CentreSampling"]
 

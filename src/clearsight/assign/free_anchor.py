@@ -5,12 +5,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from clearsight.assign.assignment import Assignment, BagOptions, Points, Predictions
 from clearsight.assign.base import assigned_objects, background_weight, rank_in_group
 from clearsight.assign.pairs import pairs_inside
 from clearsight.errors import ConfigError
 from clearsight.ops.boxes import box_iou, paired_iou
 from clearsight.ops.segments import segment_max
-from clearsight.types import Assignment, BagOptions, Points, Predictions, Targets
+from clearsight.types import Targets
 
 __all__ = ["FreeAnchor"]
 

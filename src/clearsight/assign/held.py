@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from clearsight.assign.assignment import Points
 from clearsight.assign.pairs import pairs_inside, pairs_near
-from clearsight.types import Points
 
 __all__ = ["pairs_held"]
 

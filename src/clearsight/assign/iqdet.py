@@ -5,12 +5,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from clearsight.assign.assignment import Assignment, Points, Predictions
 from clearsight.assign.base import assigned_objects, background_weight, rank_in_group, resolve_conflicts
 from clearsight.assign.held import pairs_held
 from clearsight.assign.quality_mixture import fit_mixtures, log_density
 from clearsight.errors import ConfigError
 from clearsight.ops.boxes import paired_iou
-from clearsight.types import Assignment, Points, Predictions, Targets
+from clearsight.types import Targets
 
 __all__ = ["Iqdet"]
 

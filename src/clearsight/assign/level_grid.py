@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from clearsight.types import Points
+from clearsight.assign.assignment import Points
 
 __all__ = ["LevelGrid", "level_grids"]
 

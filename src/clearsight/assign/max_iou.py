@@ -5,11 +5,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from clearsight.assign.assignment import Assignment, Points, Predictions
 from clearsight.assign.base import assigned_objects, background_weight, resolve_conflicts
 from clearsight.assign.overlap import overlapping_pairs
 from clearsight.errors import ConfigError
 from clearsight.ops.boxes import box_area, box_iou
-from clearsight.types import Assignment, Points, Predictions, Targets
+from clearsight.types import Targets
 
 __all__ = ["MaxIou"]
 

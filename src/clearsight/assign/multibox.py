@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import torch
 
+from clearsight.assign.assignment import Assignment, Points, Predictions
 from clearsight.assign.base import assigned_objects, background_weight, resolve_conflicts
 from clearsight.assign.overlap import overlapping_pairs
 from clearsight.errors import ConfigError
-from clearsight.types import Assignment, Points, Predictions, Targets
+from clearsight.types import Targets
 
 __all__ = ["MultiBox"]
 

@@ -7,10 +7,11 @@ import math
 import torch
 from torch import Tensor
 
+from clearsight.assign.assignment import Assignment, Points, Predictions
 from clearsight.assign.base import assigned_objects, background_weight, resolve_conflicts
 from clearsight.assign.level_grid import LevelGrid, level_grids
 from clearsight.errors import ConfigError
-from clearsight.types import Assignment, Points, Predictions, Targets
+from clearsight.types import Targets
 
 __all__ = ["NearestPoints"]
 

@@ -7,13 +7,14 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from clearsight.assign.assignment import Assignment, Points, Predictions
 from clearsight.assign.base import assigned_objects, background_weight, resolve_conflicts
 from clearsight.assign.focal import finite, focal_of_no, focal_of_yes
 from clearsight.assign.pairs import pairs_near
 from clearsight.assign.sinkhorn import Supply, members, sinkhorn
 from clearsight.errors import ConfigError
 from clearsight.ops.boxes import paired_iou
-from clearsight.types import Assignment, Points, Predictions, Targets
+from clearsight.types import Targets
 
 __all__ = ["Convergence", "Ota"]
 

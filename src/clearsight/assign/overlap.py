@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from clearsight.assign.assignment import Points
 from clearsight.assign.level_grid import LevelGrid, level_grids
 from clearsight.ops.boxes import box_area
-from clearsight.types import Points
 
 __all__ = ["overlapping_pairs"]
 

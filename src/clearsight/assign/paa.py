@@ -5,13 +5,14 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from clearsight.assign.assignment import Assignment, Points, Predictions
 from clearsight.assign.base import background_weight, rank_in_group
 from clearsight.assign.focal import finite, focal_of_no, focal_of_yes
 from clearsight.assign.max_iou import MaxIou
 from clearsight.assign.two_gaussians import fit_two
 from clearsight.errors import ConfigError
 from clearsight.ops.boxes import paired_giou
-from clearsight.types import Assignment, Points, Predictions, Targets
+from clearsight.types import Targets
 
 __all__ = ["Paa"]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from clearsight.types import Points
+from clearsight.assign.assignment import Points
 
 __all__ = ["pairs_inside", "pairs_near"]
 

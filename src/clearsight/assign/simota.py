@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from clearsight.assign.assignment import Assignment, Points, Predictions
 from clearsight.assign.base import (
     assigned_objects,
     background_weight,
@@ -15,7 +16,7 @@ from clearsight.assign.base import (
 )
 from clearsight.errors import ConfigError
 from clearsight.ops.boxes import paired_iou
-from clearsight.types import Assignment, Points, Predictions, Targets
+from clearsight.types import Targets
 
 __all__ = ["SimOta"]
 

@@ -12,6 +12,7 @@ from pydantic import TypeAdapter
 from torch import nn
 
 from clearsight.assign import ASSIGNERS, Assigner, build_assigner
+from clearsight.assign.assignment import Assignment
 from clearsight.data.collate import collate
 from clearsight.data.dataset import Dataset
 from clearsight.data.read import read_dataset
@@ -23,7 +24,6 @@ from clearsight.errors import ClearsightError, ConfigError, DataError, NotFound,
 from clearsight.measure.assignment import Situation, assign_by_each, points_an_object, situation_of
 from clearsight.recipe.assigner_sections import AssignerConfig
 from clearsight.recipe.schema import DataConfig
-from clearsight.types import Assignment
 
 __all__ = ["AssignmentReport", "report_assignments"]
 

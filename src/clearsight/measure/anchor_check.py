@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
 
 from clearsight.assign import Assigner, MaxIou, MultiBox, ShapeRatio
+from clearsight.assign.assignment import Points
 from clearsight.assign.level_grid import level_grids
 from clearsight.data.dataset import Dataset
 from clearsight.errors import DataError
@@ -17,7 +18,7 @@ from clearsight.measure.anchor_proposal import propose
 from clearsight.measure.anchor_recall import AnchorRecall, anchor_recall, placed_iou, shape_ratio
 from clearsight.measure.object_boxes import ObjectBoxes, object_boxes
 from clearsight.models.detect.dense import PointGrid
-from clearsight.types import Finding, Points, Targets
+from clearsight.types import Finding, Targets
 
 __all__ = ["AnchorCheck", "anchor_findings", "anchored_part", "check_anchors"]
 

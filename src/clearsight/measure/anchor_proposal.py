@@ -9,17 +9,16 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from clearsight.assign.assignment import Points
 from clearsight.assign.level_grid import level_grids
 from clearsight.errors import ConfigError
 from clearsight.measure.anchor_fit import fit_shapes
 from clearsight.measure.object_boxes import ObjectBoxes
 from clearsight.models.detect import retinanet, rpn, ssd_levels
-from clearsight.models.detect.efficientdet import EfficientDet
 from clearsight.models.detect.retinanet import RetinaNet
 from clearsight.models.detect.rpn import Rpn
 from clearsight.models.detect.ssd import Ssd
 from clearsight.models.detect.yolov3 import YoloV3, level_anchors
-from clearsight.types import Points
 
 __all__ = ["Design", "Proposal", "anchor_design", "propose", "propose_values", "rounded_shapes", "with_cells"]
 
@@ -95,7 +94,7 @@ def anchor_design(part: nn.Module) -> Design | None:
     Args:
         part: what has the grid of anchors: the model, or its `rpn`.
     """
-    if isinstance(part, RetinaNet | EfficientDet):
+    if isinstance(part, RetinaNet):
         return Design("model.anchor_sizes", retinanet.ANCHOR_SIZES, _retinanet_cells)
     if isinstance(part, Rpn):
         return Design("model.anchor_sizes", rpn.ANCHOR_SIZES, _rpn_cells)

@@ -8,11 +8,11 @@ import torch
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor
 
+from clearsight.assign.assignment import Points
 from clearsight.assign.overlap import overlapping_pairs
 from clearsight.errors import ConfigError, ShapeError
 from clearsight.measure.object_boxes import ObjectBoxes
 from clearsight.metrics.match import COCO_AREAS
-from clearsight.types import Points
 
 __all__ = ["CURVE", "AnchorRecall", "Group", "Missed", "anchor_recall", "placed_iou", "shape_ratio"]
 

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from clearsight.assign import ASSIGNERS, Assigner
+from clearsight.assign.assignment import Assignment, Points, Predictions
 from clearsight.errors import ConfigError
-from clearsight.types import Assignment, Points, Predictions, Targets
+from clearsight.types import Targets
 
 __all__ = ["Situation", "assign_by_each", "points_an_object", "situation_of"]
 

@@ -8,9 +8,9 @@ from typing import Any, Protocol, runtime_checkable
 from torch import Tensor
 
 from clearsight.ops.selection import Selection
-from clearsight.types import Classification, Instances, Targets
+from clearsight.types import Classification, Instances, SemanticMap, Targets
 
-__all__ = ["Backbone", "Classifies", "Detects", "Model"]
+__all__ = ["Backbone", "Classifies", "Detects", "Model", "Neck", "Segments"]
 
 
 @runtime_checkable
@@ -53,6 +53,20 @@ class Backbone(Protocol):
 
     def adapt_weights(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """A published state dict under this backbone's names; the last, class-dependent layer as `head.weight`, …."""
+        ...
+
+
+@runtime_checkable
+class Neck(Protocol):
+    """An `nn.Module` between a backbone and a head; `strides` are pixels of the input between neighbours, rising."""
+
+    @property
+    def strides(self) -> Mapping[str, int]:
+        """By output level."""
+        ...
+
+    def __call__(self, features: Mapping[str, Tensor]) -> list[Tensor]:
+        """Levels of the backbone by name → `(n, channels, h, w)` an output level."""
         ...
 
 
@@ -108,4 +122,13 @@ class Classifies(Model, Protocol):
 
     def predict(self, images: Tensor, sizes: Tensor) -> list[Classification]:
         """One `Classification` an image."""
+        ...
+
+
+@runtime_checkable
+class Segments(Model, Protocol):
+    """A segmenter: a class for every pixel."""
+
+    def predict(self, images: Tensor, sizes: Tensor) -> list[SemanticMap]:
+        """One `SemanticMap` an image, cut to the valid part."""
         ...

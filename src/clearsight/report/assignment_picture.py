@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
+from clearsight.assign.assignment import Assignment, Points
 from clearsight.report.overlay import display_image
 from clearsight.report.palette import class_color, edge_of
-from clearsight.types import Assignment, Points, Targets
+from clearsight.types import Targets
 
 __all__ = ["draw_assignments"]
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from clearsight.assign import Assigner, MaxIou
+from clearsight.assign.assignment import Predictions
 from clearsight.assign.auto_assign import AutoAssign
 from clearsight.assign.free_anchor import FreeAnchor
 from clearsight.assign.iqdet import Iqdet
@@ -25,7 +26,7 @@ from clearsight.models.detect.retinanet_head import RetinaNetHead
 from clearsight.models.detect.retinanet_loss import RetinaNetLoss
 from clearsight.models.necks.fpn import Fpn
 from clearsight.ops.box_codes import decode_deltas, encode_deltas
-from clearsight.types import Predictions, Targets
+from clearsight.types import Targets
 
 Model = RetinaNet | LightDetector
 BAGS: dict[str, Callable[[], Assigner]] = {"free_anchor": FreeAnchor, "auto_assign": lambda: AutoAssign(3)}

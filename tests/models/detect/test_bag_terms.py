@@ -13,16 +13,18 @@ import pytest
 import torch
 from torch import Tensor
 
+from clearsight.assign.assignment import Assignment, BagOptions
 from clearsight.errors import ConfigError, ShapeError
 from clearsight.models.detect.bag_terms import bag_terms, joint_logits
-from clearsight.types import Assignment, BagOptions, Targets
+from clearsight.types import Targets
 
 OPTIONS = BagOptions(box_weight=0.6, alpha=0.3, gamma=1.5, temperature=0.4)
 
 SCRIPT = """
 import json, sys, torch, torch.distributed as dist
 from clearsight.models.detect.bag_terms import bag_terms
-from clearsight.types import Assignment, Targets
+from clearsight.assign.assignment import Assignment
+from clearsight.types import Targets
 rank, world, store = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
 if world > 1:
     dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=world)

@@ -10,6 +10,7 @@ import torch
 import torchvision
 from torch import Tensor
 
+from clearsight.assign.assignment import Assignment
 from clearsight.models.detect.dense import (
     Candidates,
     PointGrid,
@@ -25,7 +26,7 @@ from clearsight.models.detect.dense import (
 from clearsight.ops.boxes import box_iou, clip_boxes
 from clearsight.ops.selection import Selection
 from clearsight.ops.voting import vote_boxes
-from clearsight.types import Assignment, Targets
+from clearsight.types import Targets
 
 
 def test_points_by_hand() -> None:

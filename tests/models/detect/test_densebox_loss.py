@@ -11,10 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from clearsight.assign.assignment import Assignment, Points
 from clearsight.errors import ConfigError
 from clearsight.models.detect.dense import make_points
 from clearsight.models.detect.densebox_loss import DenseBoxLoss, disc_cells, mine_background
-from clearsight.types import Assignment, Points, Targets
+from clearsight.types import Targets
 
 
 def one(*boxes: tuple[float, ...], image: int = 0) -> Targets:

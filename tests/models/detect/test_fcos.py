@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from itertools import pairwise
+from typing import Any
 
 import pytest
 import torch
-import torchvision
 from torch import Tensor, nn
 from torchvision.models.detection import FCOS as TorchvisionFcos
 from torchvision.models.detection import fcos_resnet50_fpn
@@ -233,28 +232,9 @@ def test_it_is_a_detector_that_starts_at_the_prior() -> None:
 
 
 @pytest.mark.real
-def test_overfits_eight_photos(cells: Callable[..., tuple], as_targets: Callable[..., Targets]) -> None:
-    images, boxes, labels = cells(8, (120, 160))
-    targets = as_targets(boxes, labels)
-    model = make(LightBackbone(), width=48, convs=1).to(memory_format=torch.channels_last)
-    optimiser = torch.optim.AdamW(model.parameters(), lr=3e-3, weight_decay=0.0)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, 3e-3, total_steps=100, pct_start=0.2)
-    losses = []
-    for _ in range(100):
-        loss = sum(model.loss(images, targets).values(), torch.zeros(()))
-        losses.append(loss.item())
-        optimiser.zero_grad()
-        loss.backward()
-        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimiser.step()
-        schedule.step()
-    means = [sum(losses[k : k + 10]) for k in range(0, 100, 10)]
-    assert all(later < before for before, later in pairwise(means))
-    found = model.eval().predict(images, torch.tensor([[120, 160]] * 8), Selection(score_threshold=0.4))
-    hits = 0
-    for box, label, each in zip(boxes, labels, found, strict=True):
-        overlap = torchvision.ops.box_iou(box, each.boxes) * (label[:, None] == each.labels)
-        hits += int((overlap.amax(dim=1) > 0.5).sum()) if len(each) else 0
-    objects = sum(len(box) for box in boxes)
-    assert hits >= 0.9 * objects
-    assert sum(len(each) for each in found) < 1.5 * objects
+def test_overfits_eight_photos(overfit: Callable[..., Any]) -> None:
+    model = make(LightBackbone(), width=48, convs=1)
+    learned = overfit(model, steps=100, lr=3e-3, photos=8, selection=Selection(score_threshold=0.4))
+    assert learned.fell > 2
+    assert learned.share >= 0.9
+    assert learned.found < 1.5

@@ -15,11 +15,12 @@ import torchvision
 from torch import Tensor
 
 from clearsight.assign import MaxIou, SimOta
+from clearsight.assign.assignment import Assignment, Points, Predictions
 from clearsight.assign.free_anchor import FreeAnchor
 from clearsight.errors import ConfigError
 from clearsight.models.detect.dense import level_shapes, make_points
 from clearsight.models.detect.fcos_loss import FcosLoss, centreness
-from clearsight.types import Assignment, Points, Predictions, Targets
+from clearsight.types import Targets
 
 SCRIPT = """
 import json, sys, torch, torch.distributed as dist

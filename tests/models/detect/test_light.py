@@ -8,12 +8,13 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from clearsight.assign.assignment import Predictions
 from clearsight.data.normalisation import Statistics
 from clearsight.models.detect.light import LightDetector, build_light
 from clearsight.ops.boxes import box_iou, paired_giou, paired_iou
 from clearsight.ops.selection import Selection
 from clearsight.recipe.detector_sections import LightConfig
-from clearsight.types import Predictions, Targets
+from clearsight.types import Targets
 
 
 def _statistics(channels: int = 3) -> Statistics:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
 import torchvision
-from torch import nn
 
 from clearsight.data.normalisation import fixed_statistics
 from clearsight.models.backbones.light import LightBackbone
@@ -18,7 +18,6 @@ from clearsight.models.detect.rois import RoiSampler
 from clearsight.models.detect.rpn import Proposals
 from clearsight.models.detect.sliding_regions import SlidingRegions
 from clearsight.ops.selection import Selection
-from clearsight.types import Targets
 
 
 def make(**options: object) -> Rcnn:
@@ -69,29 +68,12 @@ def test_a_recipes_section() -> None:
 
 
 @pytest.mark.real
-def test_overfits_two_photos(cells: Callable[..., tuple], as_targets: Callable[..., Targets]) -> None:
-    images, boxes, labels = cells(2, (120, 160))
-    targets = as_targets(boxes, labels)
+def test_overfits_two_photos(overfit: Callable[..., Any]) -> None:
     model = make(
         crop=32,
         proposer=SlidingRegions(sizes=(12, 24, 48), ratios=(1.0,), step=0.33),
         sampler=RoiSampler(samples=64),
     )
-    optimiser = torch.optim.AdamW(model.parameters(), lr=3e-3, weight_decay=0.0)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, 3e-3, total_steps=80, pct_start=0.2)
-    losses = []
-    for _ in range(80):
-        loss = sum(model.loss(images, targets).values(), torch.zeros(()))
-        losses.append(loss.item())
-        optimiser.zero_grad()
-        loss.backward()
-        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimiser.step()
-        schedule.step()
-    assert sum(losses[-10:]) < sum(losses[:10]) / 2
-    found = model.eval().predict(images, torch.tensor([[120, 160]] * 2), Selection(score_threshold=0.5, nms_iou=0.3))
-    hits = 0
-    for box, label, each in zip(boxes, labels, found, strict=True):
-        overlap = torchvision.ops.box_iou(box, each.boxes) * (label[:, None] == each.labels)
-        hits += int((overlap.amax(dim=1) > 0.5).sum()) if len(each) else 0
-    assert hits >= 0.8 * sum(len(box) for box in boxes)
+    learned = overfit(model, steps=80, lr=3e-3, photos=2, selection=Selection(score_threshold=0.5, nms_iou=0.3))
+    assert learned.fell > 2
+    assert learned.share >= 0.8

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from itertools import pairwise
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
 import torchvision
-from torch import Tensor, nn
+from torch import nn
 
 from clearsight.assign import SimOta
 from clearsight.assign.auto_assign import AutoAssign
@@ -188,36 +188,10 @@ def test_what_is_no_number_is_no_detection(layer: str) -> None:
     assert len(found) == 0
 
 
-def hits(found: list, boxes: list[Tensor], labels: list[Tensor]) -> int:
-    """Objects that a box of their class overlaps by half or more."""
-    count = 0
-    for box, label, each in zip(boxes, labels, found, strict=True):
-        if len(each):
-            overlap = torchvision.ops.box_iou(box, each.boxes) * (label[:, None] == each.labels)
-            count += int((overlap.amax(dim=1) > 0.5).sum())
-    return count
-
-
 @pytest.mark.real
-def test_overfits_four_photos(cells: Callable[..., tuple], as_targets: Callable[..., Targets]) -> None:
-    images, boxes, labels = cells(4, (120, 160))
-    targets = as_targets(boxes, labels)
-    model = make(LightBackbone(), width=48).to(memory_format=torch.channels_last)
-    steps = 140
-    optimiser = torch.optim.AdamW(model.parameters(), lr=3e-3, weight_decay=0.0)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, 3e-3, total_steps=steps, pct_start=0.2)
-    losses = []
-    for _ in range(steps):
-        loss = sum(model.loss(images, targets).values(), torch.zeros(()))
-        losses.append(loss.item())
-        optimiser.zero_grad()
-        loss.backward()
-        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimiser.step()
-        schedule.step()
-    means = [sum(losses[k : k + 20]) for k in range(0, steps, 20)]
-    assert all(later < before for before, later in pairwise(means))
-    found = model.eval().predict(images, torch.tensor([[120, 160]] * 4), Selection(score_threshold=0.45))
-    objects = sum(len(box) for box in boxes)
-    assert hits(found, boxes, labels) >= 0.9 * objects
-    assert sum(len(each) for each in found) < 1.5 * objects
+def test_overfits_four_photos(overfit: Callable[..., Any]) -> None:
+    model = make(LightBackbone(), width=48)
+    learned = overfit(model, steps=140, lr=3e-3, selection=Selection(score_threshold=0.45))
+    assert learned.fell > 2
+    assert learned.share >= 0.9
+    assert learned.found < 1.5

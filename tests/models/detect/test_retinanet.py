@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -157,9 +158,7 @@ def test_the_prior() -> None:
 
 
 @pytest.mark.real
-def test_overfits_eight_photos(cells: Callable[..., tuple], as_targets: Callable[..., Targets]) -> None:
-    images, boxes, labels = cells(8, (120, 160))
-    targets = as_targets(boxes, labels)
+def test_overfits_eight_photos(overfit: Callable[..., Any]) -> None:
     backbone = LightBackbone()
     neck = Fpn({level: backbone.channels[level] for level in LEVELS}, 48, strides=backbone.strides, extra="p6p7")
     model = RetinaNet(
@@ -169,24 +168,7 @@ def test_overfits_eight_photos(cells: Callable[..., tuple], as_targets: Callable
         statistics=fixed_statistics("imagenet", channels=3),
         anchor_sizes=(12, 24, 48, 96, 192),
     )
-    model.to(memory_format=torch.channels_last)
-    optimiser = torch.optim.AdamW(model.parameters(), lr=3e-3, weight_decay=0.0)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, 3e-3, total_steps=80, pct_start=0.2)
-    losses = []
-    for _ in range(80):
-        loss = sum(model.loss(images, targets).values(), torch.zeros(()))
-        losses.append(loss.item())
-        optimiser.zero_grad()
-        loss.backward()
-        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimiser.step()
-        schedule.step()
-    assert losses[-1] < losses[0] / 20
-    found = model.eval().predict(images, torch.tensor([[120, 160]] * 8), Selection(score_threshold=0.4))
-    hits = 0
-    for box, label, each in zip(boxes, labels, found, strict=True):
-        overlap = torchvision.ops.box_iou(box, each.boxes) * (label[:, None] == each.labels)
-        hits += int((overlap.amax(dim=1) > 0.5).sum()) if len(each) else 0
-    objects = sum(len(box) for box in boxes)
-    assert hits >= 0.95 * objects
-    assert sum(len(each) for each in found) < 1.5 * objects
+    learned = overfit(model, steps=80, lr=3e-3, photos=8, selection=Selection(score_threshold=0.4))
+    assert learned.fell > 20
+    assert learned.share >= 0.95
+    assert learned.found < 1.5

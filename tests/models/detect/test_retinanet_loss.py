@@ -11,13 +11,14 @@ import pytest
 import torch
 from torch import Tensor
 
+from clearsight.assign.assignment import Points
 from clearsight.assign.simota import SimOta
 from clearsight.errors import RangeError
 from clearsight.losses.focal import sigmoid_focal_loss
 from clearsight.models.detect.dense import make_points
 from clearsight.models.detect.retinanet_loss import RetinaNetLoss
 from clearsight.ops.box_codes import encode_deltas
-from clearsight.types import Points, Targets
+from clearsight.types import Targets
 
 SCRIPT = """
 import json, sys, torch, torch.distributed as dist

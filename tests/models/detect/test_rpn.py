@@ -14,9 +14,10 @@ from torchvision.models.detection.rpn import RPNHead
 from torchvision.ops import batched_nms, clip_boxes_to_image
 
 from clearsight.assign import SimOta
+from clearsight.assign.assignment import Points
 from clearsight.errors import ConfigError
 from clearsight.models.detect.rpn import Rpn, RpnHead, RpnLoss, RpnOutputs, anchors_of_cell, propose
-from clearsight.types import Points, Targets
+from clearsight.types import Targets
 
 
 def points_at(boxes: Tensor, counts: tuple[int, ...]) -> Points:

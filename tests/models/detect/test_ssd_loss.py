@@ -17,12 +17,13 @@ from torchvision.models.detection.ssd import SSD
 from torchvision.ops import box_iou
 
 from clearsight.assign import SimOta
+from clearsight.assign.assignment import Assignment, Points
 from clearsight.assign.free_anchor import FreeAnchor
 from clearsight.errors import ConfigError
 from clearsight.models.detect.dense import make_points
 from clearsight.models.detect.ssd_levels import AtrousLevels, DefaultBoxes
 from clearsight.models.detect.ssd_loss import SsdLoss, decode_boxes, hardest_background
-from clearsight.types import Assignment, Points, Targets
+from clearsight.types import Targets
 
 SCRIPT = """
 import json, sys, torch, torch.distributed as dist

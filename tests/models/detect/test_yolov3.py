@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from itertools import pairwise
 from types import SimpleNamespace
 from typing import Any
 
@@ -285,31 +284,12 @@ def test_anchors_that_do_not_fit() -> None:
 
 
 @pytest.mark.real
-def test_overfits_four_photos(cells: Callable[..., tuple], as_targets: Callable[..., Targets]) -> None:
-    images, boxes, labels = cells(4, (120, 160))
-    targets = as_targets(boxes, labels)
+def test_overfits_four_photos(overfit: Callable[..., Any]) -> None:
     body = LightBackbone()
     neck = YoloNeck({level: body.channels[level] for level in ("c3", "c4", "c5")}, (24, 32, 48), strides=body.strides)
     head = YoloV3Head(neck.channels, (48, 64, 96), 3, 3)
-    model = YoloV3(body, neck, head, statistics=STATISTICS).to(memory_format=torch.channels_last)
-    optimiser = torch.optim.AdamW(model.parameters(), lr=4e-3, weight_decay=0.0)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, 4e-3, total_steps=100, pct_start=0.2)
-    losses = []
-    for _ in range(100):
-        loss = sum(model.loss(images, targets).values(), torch.zeros(()))
-        losses.append(loss.item())
-        optimiser.zero_grad()
-        loss.backward()
-        nn.utils.clip_grad_norm_(model.parameters(), 5.0)
-        optimiser.step()
-        schedule.step()
-    means = [sum(losses[k : k + 20]) for k in range(0, 100, 20)]
-    assert all(later < before for before, later in pairwise(means))
-    found = model.eval().predict(images, torch.tensor([[120, 160]] * 4), Selection(score_threshold=0.3, nms_iou=0.45))
-    hits = 0
-    for box, label, each in zip(boxes, labels, found, strict=True):
-        overlap = torchvision.ops.box_iou(box, each.boxes) * (label[:, None] == each.labels)
-        hits += int((overlap.amax(dim=1) > 0.5).sum()) if len(each) else 0
-    objects = sum(len(box) for box in boxes)
-    assert hits >= 0.9 * objects
-    assert sum(len(each) for each in found) < 1.5 * objects
+    model = YoloV3(body, neck, head, statistics=STATISTICS)
+    learned = overfit(model, steps=100, lr=4e-3, clip=5.0, selection=Selection(score_threshold=0.3, nms_iou=0.45))
+    assert learned.fell > 2
+    assert learned.share >= 0.9
+    assert learned.found < 1.5

@@ -14,12 +14,13 @@ import torchvision
 from torch import Tensor
 
 from clearsight.assign import Atss, MaxIou, SimOta
+from clearsight.assign.assignment import Assignment, Points, Predictions
 from clearsight.assign.free_anchor import FreeAnchor
 from clearsight.errors import ConfigError, RangeError
 from clearsight.models.detect.dense import level_shapes, make_points
 from clearsight.models.detect.yolov3_head import decode_boxes
 from clearsight.models.detect.yolov3_loss import YoloV3Loss
-from clearsight.types import Assignment, Points, Predictions, Targets
+from clearsight.types import Targets
 
 ANCHORS = torch.tensor([[-4.0, -4, 4, 4], [-8, -4, 8, 4], [-20, -20, 20, 20]])
 SCRIPT = """

@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from clearsight.assign.assignment import Assignment, BagOptions
 from clearsight.assign.base import resolve_conflicts
 from clearsight.errors import ConfigError
 from clearsight.losses.bags import confidence_loss, mean_max_loss
@@ -13,7 +14,7 @@ from clearsight.losses.checks import check_same_shape
 from clearsight.losses.focal import sigmoid_focal_loss
 from clearsight.nn.parallel import mean_over_processes
 from clearsight.nn.precision import at_least_float32
-from clearsight.types import Assignment, BagOptions, Targets
+from clearsight.types import Targets
 
 __all__ = ["bag_terms", "joint_logits"]
 

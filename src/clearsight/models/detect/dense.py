@@ -9,13 +9,14 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from clearsight.assign.assignment import Assignment, Points
 from clearsight.assign.base import rank_in_group
 from clearsight.ops.boxes import clip_boxes
 from clearsight.ops.nms import batched_nms
 from clearsight.ops.selection import Selection
 from clearsight.ops.soft_nms import soft_nms
 from clearsight.ops.voting import vote_boxes
-from clearsight.types import Assignment, Instances, Points, Targets
+from clearsight.types import Instances, Targets
 
 __all__ = [
     "LEVELS",

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from clearsight.assign.assignment import Assignment, Points
 from clearsight.assign.base import assigned_objects, background_weight, resolve_conflicts
 from clearsight.errors import ConfigError, nearest
 from clearsight.losses.checks import trace_nan
@@ -17,7 +18,7 @@ from clearsight.nn.parallel import mean_over_processes
 from clearsight.nn.precision import at_least_float32
 from clearsight.ops.box_codes import encode_distances
 from clearsight.ops.boxes import box_area
-from clearsight.types import Assignment, Points, Targets
+from clearsight.types import Targets
 
 __all__ = ["DenseBoxLoss", "disc_cells", "mine_background"]
 

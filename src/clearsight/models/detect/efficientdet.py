@@ -2,35 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-import torch
-from torch import Tensor, nn
-
 from clearsight.assign import MaxIou, build_assigner
-from clearsight.errors import ConfigError
 from clearsight.models.backbones import build_backbone
-from clearsight.models.backbones.published import backbone_weights
 from clearsight.models.base import Backbone
-from clearsight.models.detect.dense import LEVELS, PointGrid, Scored, postprocess
+from clearsight.models.detect.dense import LEVELS, PointGrid
 from clearsight.models.detect.efficientdet_head import EfficientDetHead
-from clearsight.models.detect.retinanet import ANCHOR_SIZES, OCTAVES, RATIOS, cell_anchors
+from clearsight.models.detect.retinanet import ANCHOR_SIZES, OCTAVES, RATIOS, RetinaNet
 from clearsight.models.detect.retinanet_loss import RetinaNetLoss
 from clearsight.models.necks.bifpn import Bifpn, Fusion
-from clearsight.nn.input import InputNorm
-from clearsight.ops.box_codes import decode_deltas
-from clearsight.ops.selection import Selection
-from clearsight.types import Instances, Targets
 
 if TYPE_CHECKING:
     from clearsight.data.normalisation import Statistics
     from clearsight.recipe.detector_sections import EfficientDetConfig
 
-__all__ = ["EFFICIENTDET_SIZES", "EfficientDet", "EfficientDetOutputs", "EfficientDetSize", "build_efficientdet"]
+__all__ = ["EFFICIENTDET_SIZES", "EfficientDet", "EfficientDetSize", "build_efficientdet"]
 
 BEND = 0.1
-SELECTION = Selection()
 
 
 class EfficientDetSize(NamedTuple):
@@ -69,19 +59,7 @@ EFFICIENTDET_SIZES: dict[str, EfficientDetSize] = {
 """The published networks by name; a recipe takes their values one by one."""
 
 
-class EfficientDetOutputs(NamedTuple):
-    """What the heads say of every anchor: level by level, row by row, nine anchors a location.
-
-    Args:
-        logits: `(n, l, k)` class logits.
-        deltas: `(n, l, 4)` offsets from the anchors, see `ops.box_codes.decode_deltas`.
-    """
-
-    logits: Tensor
-    deltas: Tensor
-
-
-class EfficientDet(nn.Module):
+class EfficientDet(RetinaNet):
     """EfficientDet on a backbone with levels c3 to c5.
 
     Method: Tan et al. 2020, arXiv:1911.09070, sections 3 and 4; `EFFICIENTDET_SIZES` has the published networks.
@@ -99,7 +77,7 @@ class EfficientDet(nn.Module):
         criterion: the loss; None for the authors' focal loss of gamma 1.5 and smooth L1 with a bend at 0.1, of anchors
             that overlap an object by half (their box loss weighs 1.25 times as much beside the focal loss).
 
-    Shape: images `(n, c, h, w)` → `EfficientDetOutputs`.
+    Shape: images `(n, c, h, w)` → `RetinaNetOutputs`.
 
     Attributes:
         class_layer: names of the parameters whose shape depends on the number of classes; the last two are those of an
@@ -126,54 +104,16 @@ class EfficientDet(nn.Module):
         anchor_sizes: Sequence[float] = ANCHOR_SIZES,
         criterion: RetinaNetLoss | None = None,
     ) -> None:
-        super().__init__()
-        if len(anchor_sizes) != len(neck.strides):
-            raise ConfigError(
-                f"anchor_sizes: expected one for each of {', '.join(neck.strides)}, got {len(anchor_sizes)}"
-            )
-        self.input_norm = InputNorm(statistics)
-        self.backbone = backbone
-        self.neck = neck
-        self.head = head
-        self.criterion = _authors_loss() if criterion is None else criterion
-        self.points = PointGrid(tuple(neck.strides.values()), anchors=[cell_anchors(size) for size in anchor_sizes])
-
-    def forward(self, images: Tensor) -> EfficientDetOutputs:
-        """Logits and deltas of every anchor.
-
-        Args:
-            images: `(n, c, h, w)` uint8, uint16, or float in [0, 1].
-        """
-        features = self.backbone.features(self.input_norm(images))
-        return EfficientDetOutputs(*self.head(self.neck(features)))
-
-    def loss(self, images: Tensor, targets: Targets) -> dict[str, Tensor]:
-        """Terms `class` and `box`, or `bag` and `background`; see `RetinaNetLoss`."""
-        logits, deltas = self(images)
-        return self.criterion(logits, deltas, self.points(images.shape[-2:], images.device), targets)
-
-    def scored(self, images: Tensor) -> Scored:
-        """What `predict` selects from."""
-        logits, deltas = self(images)
-        points = self.points(images.shape[-2:], images.device)
-
-        def decode(image: Tensor, point: Tensor) -> Tensor:
-            return decode_deltas(deltas[image, point].float(), points.boxes[point])
-
-        return Scored(logits, decode=decode, level=points.level)
-
-    @torch.no_grad()
-    def predict(self, images: Tensor, sizes: Tensor, selection: Selection = SELECTION) -> list[Instances]:
-        """Boxes in pixels of the images as given; see `models.base.Detects`."""
-        return postprocess(self.scored(images), sizes, selection)
-
-    def adapt_weights(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """A published classifier's weights under this model's names, for the backbone."""
-        return backbone_weights(self.backbone, state)
-
-    def reset_classes(self) -> None:
-        """Start the last layer of the class head anew, at the prior."""
-        self.head.reset_prior()
+        super().__init__(
+            backbone,
+            neck,
+            head,
+            statistics=statistics,
+            anchor_sizes=anchor_sizes,
+            criterion=_authors_loss() if criterion is None else criterion,
+        )
+        # in the middle of their cells, where RetinaNet's stand in the corner
+        self.points = PointGrid(tuple(neck.strides.values()), anchors=self.points.anchors)
 
 
 def build_efficientdet(

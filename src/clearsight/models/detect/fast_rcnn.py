@@ -2,39 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from clearsight.models.backbones.published import backbone_weights
 from clearsight.models.base import Backbone
 from clearsight.models.detect.box_head import BoxHead
+from clearsight.models.detect.given_regions import GivenRegions, Proposer
 from clearsight.models.detect.pyramid import Pyramid, build_pyramid
-from clearsight.models.detect.regions import RegionDetections, detect_regions, score_regions, size_of
+from clearsight.models.detect.regions import Read
 from clearsight.models.detect.rois import RoiSampler
-from clearsight.models.detect.rpn import Proposals
 from clearsight.models.detect.sliding_regions import SlidingRegions
-from clearsight.nn.input import InputNorm
-from clearsight.ops.selection import Selection
-from clearsight.types import Instances, Targets
 
 if TYPE_CHECKING:
     from clearsight.data.normalisation import Statistics
     from clearsight.recipe.proposal_sections import FastRcnnConfig
 
-__all__ = ["FastRcnn", "Proposer", "build_fast_rcnn"]
+__all__ = ["FastRcnn", "build_fast_rcnn"]
 
 LEVELS = ("c2", "c3", "c4", "c5")
-SELECTION = Selection()
-
-Proposer = Callable[[Tensor, Tensor | None], Proposals]
-"""Regions for images `(n, c, h, w)` as they are given, and `(n, 2)` sizes of their valid parts or None."""
 
 
-class FastRcnn(nn.Module):
+class FastRcnn(GivenRegions):
     """Fast R-CNN on a pyramid, on regions that come from elsewhere.
 
     Method: Girshick 2015, arXiv:1504.08083. Regions are read from a feature pyramid, as later work does, by RoI align
@@ -50,14 +40,7 @@ class FastRcnn(nn.Module):
         sampler: which regions the head learns from; None for `RoiSampler()`.
 
     Shape: images `(n, c, h, w)` → `RegionDetections`.
-
-    Attributes:
-        class_layer: names of the parameters whose shape depends on the number of classes.
     """
-
-    class_layer = tuple(
-        f"box_head.{layer}.{part}" for layer in ("cls_score", "bbox_pred") for part in ("weight", "bias")
-    )
 
     def __init__(
         self,
@@ -69,63 +52,13 @@ class FastRcnn(nn.Module):
         proposer: Proposer | None = None,
         sampler: RoiSampler | None = None,
     ) -> None:
-        super().__init__()
-        self.input_norm = InputNorm(statistics)
-        self.backbone = backbone
+        chosen = RoiSampler() if sampler is None else sampler
+        super().__init__(backbone, box_head, statistics=statistics, proposer=proposer, sampler=chosen)
         self.neck = neck
-        self.box_head = box_head
-        self.proposer: Proposer = SlidingRegions() if proposer is None else proposer
-        self.sampler = RoiSampler() if sampler is None else sampler
 
-    def forward(self, images: Tensor) -> RegionDetections:
-        """Scores and boxes of every region of the proposer.
-
-        Args:
-            images: `(n, c, h, w)` uint8, uint16, or float in [0, 1].
-        """
-        read = partial(self.box_head, self.levels(images))
-        return score_regions(self.box_head, read, self.proposer(images, None), size_of(images))
-
-    def levels(self, images: Tensor) -> list[Tensor]:
-        """The pyramid, `(n, channels, h, w)` a level, in rising stride."""
-        return self.neck(self.backbone.features(self.input_norm(images)))
-
-    def loss(self, images: Tensor, targets: Targets, *, proposals: Proposals | None = None) -> dict[str, Tensor]:
-        """Terms `class` and `box` (see `RegionHead.loss`).
-
-        Args:
-            images: as for `forward`.
-            targets: of the batch.
-            proposals: regions of each image; None asks the proposer.
-        """
-        found = self.proposer(images, None) if proposals is None else proposals
-        rois = self.sampler(found, targets)
-        regions = self.box_head(self.levels(images), rois.boxes, rois.image)
-        class_loss, box_loss = self.box_head.loss(regions, rois, targets)
-        return {"class": class_loss, "box": box_loss}
-
-    @torch.no_grad()
-    def predict(
-        self, images: Tensor, sizes: Tensor, selection: Selection = SELECTION, *, proposals: Proposals | None = None
-    ) -> list[Instances]:
-        """Boxes in pixels of the images as given; see `models.base.Detects`.
-
-        Args:
-            images: as for `forward`.
-            sizes: `(n, 2)` `(height, width)` of the valid part of each image.
-            selection: what is kept.
-            proposals: regions of each image; None asks the proposer.
-        """
-        found = self.proposer(images, sizes) if proposals is None else proposals
-        return detect_regions(self.box_head, partial(self.box_head, self.levels(images)), found, sizes, selection)
-
-    def adapt_weights(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """A published classifier's weights under this model's names, for the backbone."""
-        return backbone_weights(self.backbone, state)
-
-    def reset_classes(self) -> None:
-        """Start the outputs of the head anew."""
-        self.box_head.reset_outputs()
+    def reader(self, images: Tensor) -> Read:
+        """See `GivenRegions`: the head on the pyramid."""
+        return partial(self.box_head, self.neck(self.backbone.features(self.input_norm(images))))
 
 
 def build_fast_rcnn(config: FastRcnnConfig, *, num_classes: int, channels: int, statistics: Statistics) -> FastRcnn:

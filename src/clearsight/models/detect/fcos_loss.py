@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from clearsight.assign.assignment import Points, Predictions
 from clearsight.assign.base import Assigner
 from clearsight.assign.fcos import CentreSampling
 from clearsight.errors import ConfigError, nearest
@@ -19,7 +20,7 @@ from clearsight.nn.parallel import mean_over_processes
 from clearsight.nn.precision import at_least_float32
 from clearsight.ops.box_codes import decode_distances
 from clearsight.ops.boxes import OVERLAPS
-from clearsight.types import Points, Predictions, Targets
+from clearsight.types import Targets
 
 __all__ = ["FcosLoss", "centreness"]
 

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from clearsight.assign import Assigner, build_assigner
+from clearsight.assign.assignment import Points, Predictions
 from clearsight.assign.simota import SimOta
 from clearsight.losses.box import giou_loss
 from clearsight.models.backbones import build_backbone
@@ -26,7 +27,7 @@ from clearsight.nn.parallel import mean_over_processes
 from clearsight.ops.box_codes import decode_distances
 from clearsight.ops.boxes import paired_giou, paired_iou
 from clearsight.ops.selection import Selection
-from clearsight.types import Instances, Points, Predictions, Targets
+from clearsight.types import Instances, Targets
 
 if TYPE_CHECKING:
     from clearsight.data.normalisation import Statistics

@@ -16,6 +16,7 @@ from clearsight.ops.selection import Selection
 from clearsight.types import Instances
 
 __all__ = [
+    "Read",
     "RegionDetections",
     "detect_regions",
     "image_of_rows",

@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from clearsight.assign.assignment import Assignment, Points, Predictions
 from clearsight.assign.base import Assigner
 from clearsight.assign.nearest_points import NearestPoints
 from clearsight.assign.predicted_iou import PredictedIou
@@ -16,7 +17,7 @@ from clearsight.models.detect.bag_terms import bag_terms
 from clearsight.models.detect.dense import class_targets
 from clearsight.nn.parallel import mean_over_processes
 from clearsight.nn.precision import at_least_float32
-from clearsight.types import Assignment, Points, Predictions, Targets
+from clearsight.types import Targets
 
 __all__ = ["RepPointsLoss", "box_offsets", "offset_boxes"]
 

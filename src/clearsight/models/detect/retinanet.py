@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from clearsight.assign import build_assigner
+from clearsight.errors import ConfigError
 from clearsight.models.backbones.published import backbone_weights
-from clearsight.models.base import Backbone
+from clearsight.models.base import Backbone, Neck
 from clearsight.models.detect.dense import LEVELS, PointGrid, Scored, postprocess
-from clearsight.models.detect.pyramid import Pyramid, build_pyramid
+from clearsight.models.detect.pyramid import build_pyramid
 from clearsight.models.detect.retinanet_head import RetinaNetHead
 from clearsight.models.detect.retinanet_loss import RetinaNetLoss
 from clearsight.nn.input import InputNorm
@@ -51,6 +52,18 @@ class RetinaNetOutputs(NamedTuple):
     deltas: Tensor
 
 
+class AnchorHead(Protocol):
+    """An `nn.Module` that says of every anchor what it holds: `RetinaNetHead`, or one like it."""
+
+    def __call__(self, levels: list[Tensor]) -> tuple[Tensor, Tensor]:
+        """Logits `(n, l, k)` and deltas `(n, l, 4)`."""
+        ...
+
+    def reset_prior(self) -> None:
+        """Start the last layer of the class scores anew."""
+        ...
+
+
 class RetinaNet(nn.Module):
     """RetinaNet on a backbone with levels c3 to c5.
 
@@ -59,7 +72,7 @@ class RetinaNet(nn.Module):
 
     Args:
         backbone: gives `c3`, `c4`, `c5`.
-        neck: gives five levels.
+        neck: gives as many levels as there are anchor sizes.
         head: nine anchors a location.
         statistics: of the input's channels.
         anchor_sizes: side of the first anchor of each level, pixels.
@@ -70,6 +83,9 @@ class RetinaNet(nn.Module):
     Attributes:
         class_layer: names of the parameters whose shape depends on the number of classes; the last two are those of an
             assigner that learns (`assign.auto_assign`), which others lack.
+
+    Raises:
+        ConfigError: there are not as many anchor sizes as levels.
     """
 
     class_layer = (
@@ -82,14 +98,18 @@ class RetinaNet(nn.Module):
     def __init__(
         self,
         backbone: Backbone,
-        neck: Pyramid,
-        head: RetinaNetHead,
+        neck: Neck,
+        head: AnchorHead,
         *,
         statistics: Statistics,
         anchor_sizes: Sequence[float] = ANCHOR_SIZES,
         criterion: RetinaNetLoss | None = None,
     ) -> None:
         super().__init__()
+        if len(anchor_sizes) != len(neck.strides):
+            raise ConfigError(
+                f"anchor_sizes: expected one for each of {', '.join(neck.strides)}, got {len(anchor_sizes)}"
+            )
         self.input_norm = InputNorm(statistics)
         self.backbone = backbone
         self.neck = neck
@@ -139,7 +159,7 @@ class RetinaNet(nn.Module):
 
     def reset_classes(self) -> None:
         """Start the last layer of the class head anew, at the prior."""
-        self.head.classification_head.reset_prior()
+        self.head.reset_prior()
 
 
 def cell_anchors(size: float) -> Tensor:

@@ -80,6 +80,10 @@ class RetinaNetHead(nn.Module):
         self.classification_head = ClassificationHead(channels, anchors, classes, convs=convs)
         self.regression_head = RegressionHead(channels, anchors, convs=convs)
 
+    def reset_prior(self) -> None:
+        """Start the last layer of the class head anew, at the prior."""
+        self.classification_head.reset_prior()
+
     def forward(self, levels: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
         """Logits `(n, l, k)` and deltas `(n, l, 4)` of `(n, c, h, w)` levels."""
         return self.classification_head(levels), self.regression_head(levels)

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from clearsight.assign import Assigner, MaxIou
+from clearsight.assign.assignment import Assignment, Points, Predictions
 from clearsight.errors import RangeError
 from clearsight.losses.box import giou_loss, l1_loss, smooth_l1_loss
 from clearsight.losses.focal import sigmoid_focal_loss
@@ -18,7 +19,7 @@ from clearsight.nn.parallel import mean_over_processes
 from clearsight.nn.precision import at_least_float32
 from clearsight.ops.box_codes import decode_deltas, encode_deltas
 from clearsight.ops.boxes import paired_giou
-from clearsight.types import Assignment, Points, Predictions, Targets
+from clearsight.types import Targets
 
 __all__ = ["RetinaNetLoss"]
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from clearsight.assign import Assigner, MaxIou
+from clearsight.assign.assignment import Points
 from clearsight.errors import ConfigError
 from clearsight.losses.box import smooth_l1_loss
 from clearsight.losses.classify import binary_cross_entropy
@@ -21,7 +22,7 @@ from clearsight.nn.precision import at_least_float32
 from clearsight.ops.box_codes import decode_deltas, encode_deltas
 from clearsight.ops.boxes import clip_boxes
 from clearsight.ops.nms import batched_nms
-from clearsight.types import Points, Targets
+from clearsight.types import Targets
 
 __all__ = ["Proposals", "Rpn", "RpnHead", "RpnLoss", "RpnOutputs", "anchors_of_cell", "propose"]
 

@@ -9,10 +9,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from clearsight.assign.assignment import Points
 from clearsight.errors import ConfigError
 from clearsight.models.detect.dense import PointGrid, level_shapes, make_points
 from clearsight.nn.conv import ConvSequential
-from clearsight.types import Points
 
 __all__ = ["AtrousLevels", "DefaultBoxes", "ExtraLevels", "default_shapes", "xavier_init"]
 

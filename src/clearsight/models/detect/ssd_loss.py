@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from clearsight.assign.assignment import Assignment, Points, Predictions
 from clearsight.assign.base import Assigner
 from clearsight.assign.multibox import MultiBox
 from clearsight.errors import ConfigError
@@ -15,7 +16,7 @@ from clearsight.losses.box import smooth_l1_loss
 from clearsight.nn.parallel import mean_over_processes
 from clearsight.nn.precision import at_least_float32
 from clearsight.ops.box_codes import decode_deltas, encode_deltas
-from clearsight.types import Assignment, Points, Predictions, Targets
+from clearsight.types import Targets
 
 __all__ = ["SsdLoss", "decode_boxes", "hardest_background"]
 

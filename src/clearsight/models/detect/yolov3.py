@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from clearsight.assign import build_assigner
+from clearsight.assign.assignment import Points
 from clearsight.errors import ConfigError
 from clearsight.models.backbones import build_backbone
 from clearsight.models.backbones.published import backbone_weights
@@ -21,7 +22,7 @@ from clearsight.models.detect.yolov3_loss import YoloV3Loss
 from clearsight.models.necks.yolo import YoloNeck
 from clearsight.nn.input import InputNorm
 from clearsight.ops.selection import Selection
-from clearsight.types import Instances, Points, Targets
+from clearsight.types import Instances, Targets
 
 if TYPE_CHECKING:
     from clearsight.data.normalisation import Statistics

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from clearsight.assign.assignment import Assignment, Points, Predictions
 from clearsight.assign.base import Assigner
 from clearsight.assign.shape_ratio import ShapeRatio
 from clearsight.errors import ConfigError, nearest
@@ -17,7 +18,7 @@ from clearsight.models.detect.yolov3_head import decode_boxes
 from clearsight.nn.parallel import mean_over_processes
 from clearsight.nn.precision import at_least_float32
 from clearsight.ops.boxes import OVERLAPS, paired_iou
-from clearsight.types import Assignment, Points, Predictions, Targets
+from clearsight.types import Targets
 
 __all__ = ["YoloV3Loss"]
 
