@@ -7,16 +7,15 @@ one that was stopped goes on. Scores have 95 % intervals over the images; a clas
 from __future__ import annotations
 
 import argparse
-import csv
 import json
-import resource
+import math
 import statistics
 import sys
-import tempfile
 from pathlib import Path
 from typing import Any
 
-from harness import Options, Row, arguments, compare, need, report, run_child, seconds
+from harness import Options, Row, arguments, compare, need, report, seconds
+from kept_runs import budget, epochs, images_a_second, in_child, kept_folder, peak_mib, run_arguments, trained
 
 SIZE = (240, 320)
 BAR = 0.5  # AP50 of red and white cells, below which a detector is not working
@@ -68,11 +67,8 @@ HEAD = "fcos"  # what assigners are compared on
 def _extra(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--detectors", nargs="+", choices=list(DETECTORS), default=list(DETECTORS))
     parser.add_argument("--assigners", nargs="*", metavar="NAME", help=f"compare these, or all, on {HEAD} instead")
-    parser.add_argument("--minutes", type=float, default=15.0, help="of training, each")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
-    parser.add_argument("--runs", type=Path, help="folder that keeps the runs (default: one that is removed)")
     parser.add_argument("--plot", type=Path, help="page with mAP against latency of the forward pass")
-    parser.add_argument("--train", type=Path, help=argparse.SUPPRESS)  # the child's own request, as JSON
+    run_arguments(parser, minutes=15.0)
 
 
 def train(request: dict[str, Any]) -> dict[str, Any]:
@@ -82,15 +78,8 @@ def train(request: dict[str, Any]) -> dict[str, Any]:
     import clearsight as cs
 
     out = Path(request["out"])
-    if not (out / "recipe.yaml").is_file():
-        cs.train(request["recipe"], *request["changes"], out=out, quiet=True)
-    elif not (out / "scores.json").is_file():
-        cs.train(resume=out, quiet=True)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024  # MiB; a run of before did not train here
-    run = cs.load(out)
+    run = trained(request)
     scores = run.scores["test"]
-    with (out / "timing.csv").open(newline="") as file:
-        timed = list(csv.DictReader(file))
     found = cs.profile(run, runs=20, fields=False)
     (out / "profile.json").write_text(found.to_json(), encoding="utf-8")
     photo, sizes = torch.randint(0, 256, (1, 3, *SIZE), dtype=torch.uint8), torch.tensor([SIZE])
@@ -101,12 +90,12 @@ def train(request: dict[str, Any]) -> dict[str, Any]:
         "map": scores.summary["map"],
         "interval": scores.intervals["map"],
         "ap_50": {row["class"]: row["ap_50"] for row in scores.per_class},
-        "images_a_second": statistics.median(float(row["images_per_second"]) for row in timed),
-        "epochs": max(int(row["epoch"]) for row in timed),
+        "images_a_second": images_a_second(out),
+        "epochs": epochs(out),
         "predict_ms": statistics.median(times) * 1e3,
         "parameters": found.total.parameters,
         "gflops": found.total.flops / 1e9,
-        "peak_mib": peak,
+        "peak_mib": peak_mib(out),
     }
 
 
@@ -126,27 +115,23 @@ def main() -> int:
     options = arguments((__doc__ or "").splitlines()[0], extra=_extra)
     extra = options.extra
     if extra.train is not None:
-        print(json.dumps(train(json.loads(extra.train.read_text()))))
+        print(json.dumps(train(extra.train)))
         return 0
     minutes = 0.2 if options.quick else extra.minutes
     data = need(options, "bccd")
     rows: list[Row] = []
-    with tempfile.TemporaryDirectory() as scratch:
-        folder = Path(scratch) if extra.runs is None else extra.runs.resolve()
+    with kept_folder(extra.runs) as folder:
         for name, (recipe, own) in asked(options).items():
             told = []
             for seed in extra.seeds:
                 out = folder / f"{name}-{seed}"
                 changes = [
                     f"data.root={data.resolve()}", *COMMON, f"optimizer.lr={RATES.get(recipe, 1e-3)}",
-                    f"trainer.minutes={minutes}", f"trainer.seed={seed}", *own,
-                    f"trainer.accelerator={'cpu' if options.device == 'cpu' else 'auto'}",
+                    *budget(options, minutes=minutes, seed=seed), *own,
                 ]  # fmt: skip
-                request = Path(scratch) / f"{name}-{seed}.json"
-                request.write_text(json.dumps({"recipe": recipe, "changes": changes, "out": str(out)}))
-                child = run_child([sys.executable, __file__, "--train", request])
-                told.append(child.result)
-                print(name, seed, child.result, flush=True)
+                request = {"recipe": recipe, "changes": changes, "out": str(out)}
+                told.append(in_child(__file__, request, minutes=minutes))
+                print(name, seed, told[-1], flush=True)
             rows += _rows(name, told)
         if extra.plot is not None:
             _plot(folder, [f"{name}-{extra.seeds[0]}" for name in asked(options)], extra.plot)
@@ -161,13 +146,14 @@ def _rows(name: str, told: list[dict[str, Any]]) -> list[Row]:
     cost = f"{first['parameters'] / 1e6:.1f} M parameters, {first['gflops']:.1f} GFLOPs"
     least = [min(one["ap_50"][key] for key in CLASSES) for one in told]
     classes = " and ".join(CLASSES)
-    return [
+    rows = [
         compare(f"{name}: mAP", [one["map"] for one in told], unit="mAP", better="higher", note=note),
         compare(f"{name}: worse of {classes}", least, unit="AP50", better="higher", bar=BAR),
         compare(f"{name}: training", [one["images_a_second"] for one in told], unit="images/s", better="higher"),
         compare(f"{name}: prediction", [one["predict_ms"] for one in told], unit="ms", better="lower", note=cost),
         compare(f"{name}: peak memory", [one["peak_mib"] for one in told], unit="MiB", better="lower"),
     ]
+    return [row for row in rows if math.isfinite(row.value)]  # a run of before this script kept it has no peak
 
 
 def _plot(folder: Path, names: list[str], out: Path) -> None:

@@ -412,8 +412,14 @@ def _table(document: Document) -> Table:
     return table
 
 
-def report(name: str, rows: Sequence[Row], options: Options) -> int:
+def report(name: str, rows: Sequence[Row], options: Options, *, table: bool = True) -> int:
     """Print the table, write the JSON file if one was asked for, and say whether every bar is met.
+
+    Args:
+        name: of the benchmark.
+        rows: what was measured.
+        options: of the command line.
+        table: False where the script shows its rows in a table of its own.
 
     Returns:
         The exit code: 1 when a bar is missed (0 in a quick run, which measures nothing worth judging).
@@ -422,10 +428,11 @@ def report(name: str, rows: Sequence[Row], options: Options) -> int:
     about = environment(options.device)
     document = Document(benchmark=name, quick=options.quick, started=now, environment=about, rows=list(rows))
     console = Console(width=None if sys.stdout.isatty() else 160)
-    console.print(_table(document))
-    for row in document.rows:
-        if row.note:
-            console.print(f"{row.name}: {row.note}", markup=False, highlight=False)
+    if table:
+        console.print(_table(document))
+        for row in document.rows:
+            if row.note:
+                console.print(f"{row.name}: {row.note}", markup=False, highlight=False)
     if options.json is not None:
         options.json.parent.mkdir(parents=True, exist_ok=True)
         options.json.write_text(document.model_dump_json(indent=2) + "\n")

@@ -10,9 +10,10 @@ from types import ModuleType
 import pytest
 
 from clearsight.models import BUILDERS
+from clearsight.recipe.model_sections import model_task
 
 ROOT = Path(__file__).resolve().parent.parent
-DETECTORS = [name for name in BUILDERS if name != "classifier"]
+DETECTORS = [name for name in BUILDERS if model_task(name) == "detection"]
 
 
 @pytest.fixture(scope="module")

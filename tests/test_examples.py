@@ -6,7 +6,9 @@ import runpy
 import subprocess
 import sys
 
+import numpy as np
 import pytest
+from PIL import Image
 
 
 def test_detect_digits(tmp_path, repo_root, capsys) -> None:
@@ -27,6 +29,30 @@ def test_check_and_convert(tmp_path, repo_root, shared_data, capsys) -> None:
     assert "364 images" in said
     assert "box-empty × 2" in said
     assert "read again: 364 images" in said
+
+
+def test_depth(tmp_path, repo_root, capsys) -> None:
+    example = runpy.run_path(str(repo_root / "examples" / "depth.py"))
+    errors, baseline = example["main"](tmp_path / "depth.png", steps=3, scenes=8)
+    assert f"net:                    {errors}" in capsys.readouterr().out
+    assert 0.2 < baseline.abs_rel < 1
+    with Image.open(tmp_path / "depth.png") as picture:
+        assert picture.size == (1108, 748)
+        assert len(picture.getcolors(2**20) or []) > 1000
+
+
+def test_the_depth_of_the_example_is_known(repo_root) -> None:
+    example = runpy.run_path(str(repo_root / "examples" / "depth.py"))
+    eye, ahead = np.array([0.0, 1.0, 0.0]), np.array([[0.0, 0.0, 1.0], [0.0, -0.1, 1.0], [1.0, 0.0, 1.0]])
+    depth, normal, _ = example["ball"](eye, ahead, np.array([0.0, 0.0, 6.0]), 1.0)
+    assert depth[[0, 2]] == pytest.approx([5, np.inf])  # a ball of radius 1 at the eye's height
+    assert normal[0] == pytest.approx([0, 0, -1])
+    assert np.linalg.norm(eye + depth[1] * ahead[1] - [0, 1, 6]) == pytest.approx(1)
+    square = example["box"](eye, ahead, np.array([0.0, 0.0, 6.0]), np.array([2.0, 2.0, 2.0]), 0.0)
+    assert square[0] == pytest.approx([5, 5, np.inf])
+    assert square[1][0] == pytest.approx([0, 0, -1])
+    turned = example["box"](eye, ahead, np.array([0.0, 0.0, 6.0]), np.array([2.0, 2.0, 2.0]), np.pi / 4)
+    assert turned[0][0] == pytest.approx(6 - np.sqrt(2), abs=1e-6)  # its edge
 
 
 def test_ring_all_reduce(repo_root) -> None:

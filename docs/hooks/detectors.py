@@ -16,7 +16,7 @@ from clearsight.assign import ASSIGNERS
 from clearsight.measure.count import count
 from clearsight.models import BUILDERS, create_model
 from clearsight.models.detect.sliding_regions import SlidingRegions
-from clearsight.recipe.model_sections import MODEL_SECTIONS
+from clearsight.recipe.model_sections import MODEL_SECTIONS, model_task
 from clearsight.recipe.section import Section
 from clearsight.recipe.yaml_text import dump_value
 
@@ -26,7 +26,7 @@ FIGURES = DOCS / "detection.json"
 SIZE = (240, 320)
 CLASSES = 3
 RUNS = {"light": "cells"}  # what the benchmark calls it
-DETECTORS = tuple(name for name in BUILDERS if name != "classifier")
+DETECTORS = tuple(name for name in BUILDERS if model_task(name) == "detection")
 
 
 def build(name: str) -> nn.Module:

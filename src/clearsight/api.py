@@ -176,7 +176,7 @@ def profile(  # noqa: PLR0913 - options
         size: of those images, a side or `(height, width)`; None takes a run's or recipe's own, for names 224 for
             classifiers and 640 for detectors.
         batch: number of those images.
-        classes: of a model by name or recipe; None for 1000 (classification) or 80 (detection).
+        classes: of a model by name or recipe; None for 1000 (classification), 80 (objects) or 21 (semantic).
         device: where to time it; None where it is, models by name on the CPU.
         runs: forward passes to time; 0 counts only, and computes nothing.
         by_layer: time each layer, too.
@@ -228,7 +228,7 @@ def receptive_field(
             the model's own.
         levels: names of levels (`c5`, `p3`) or layers to set against the objects and to measure; none takes all levels.
         images: number of images to measure effective fields on: those of the data, else random ones; 0 measures none.
-        classes: of a model by name or recipe; None for 1000 (classification) or 80 (detection).
+        classes: of a model by name or recipe; None for 1000 (classification), 80 (objects) or 21 (semantic).
 
     Returns:
         A report with `fields`, `effective` and `objects`; `print` shows it, `plot` draws it.
@@ -248,20 +248,20 @@ def receptive_field(
 
 
 def export(run: str | Path | Run, out: str | Path, *, size: int | tuple[int, int] | None = None) -> Path:
-    """Write a run's model as one ONNX file: uint8 pixels in, answers out, suppression included.
+    """Write a run's model as ONNX: uint8 pixels in, answers out, suppression included; checked in ONNX Runtime.
 
     Args:
-        run: a run or its folder. Detectors of two stages, and CornerNet, cannot be exported.
-        out: the file.
+        run: a run or its folder. CornerNet cannot be exported.
+        out: the file; of Deep Snake, which becomes two, the folder.
         size: side of the images, or `(height, width)`; None takes that of the recipe.
 
     Returns:
-        The file. Its inputs and outputs are described at `deploy.onnx.export_onnx`.
+        The file, or the folder. Inputs and outputs are described at `deploy.onnx.export_onnx`.
 
     Raises:
         NotFound: there is no such run.
         MissingExtra: the packages for ONNX are not installed.
-        ConfigError: this model cannot be exported.
+        ConfigError: this model cannot be exported, or ONNX Runtime does not answer as the model does.
     """
     from clearsight.deploy.onnx import export_onnx
     from clearsight.train.evaluate import selection_of

@@ -115,6 +115,15 @@ def test_quick_runs_do_not_judge(tmp_path: Path) -> None:
     assert harness.report("demo", [row], options(tmp_path, "--quick")) == 0
 
 
+def test_a_script_may_show_its_own_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    given = options(tmp_path)
+    row = harness.compare("speed of it", 9, unit="s", better="lower", bar=1, note="cold")
+    assert harness.report("demo", [row], given, table=False) == 1
+    assert capsys.readouterr().out.splitlines() == ["Bars missed: speed of it"]
+    assert given.json is not None
+    assert harness.Document.model_validate_json(given.json.read_text()).rows == [row]
+
+
 def test_rows_are_closed() -> None:
     with pytest.raises(ValidationError, match="extra"):
         harness.Row.model_validate({"name": "a", "value": 1, "unit": "s", "better": "lower", "speed": 3})

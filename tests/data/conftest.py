@@ -13,7 +13,7 @@ from torchvision import tv_tensors
 from clearsight.data.dataset import Dataset
 from clearsight.data.digit_scenes import read_digit_scenes
 from clearsight.data.geometry import mask_boxes, wrap_instances
-from clearsight.ops.masks import mask_to_polygons
+from clearsight.ops.outlines import mask_to_polygons
 from clearsight.types import ImageMeta, Instances, Sample
 
 

@@ -10,10 +10,10 @@ import pytest
 import tifffile
 from PIL import Image
 
-from clearsight.data import check_images as module
 from clearsight.data.check import check_images, check_records
 from clearsight.data.dataset import Dataset
 from clearsight.data.formats import voc
+from clearsight.data.read import read_dataset
 from clearsight.types import Finding, Object, Record
 
 
@@ -174,7 +174,7 @@ def test_maps(tmp_path, jpeg, field):
     assert len(small) == 0
     found = one(small.findings, "size-mismatch")
     assert found.where.endswith("small.png")
-    assert "the map is 20 × 30 pixels, its image 40 × 30" in found.explanation
+    assert "the map is 20 × 30 pixels, its image a.jpg 40 × 30" in found.explanation
     assert one(seen("empty.png").findings, "empty-file").severity == "error"
     assert one(seen("gone.png").findings, "missing-image").action == "image dropped"
 
@@ -224,12 +224,21 @@ def test_every_header_of_bccd_is_sound(shared_data):
     assert len(check_images(voc.read(shared_data / "bccd"), decode=False)) == 364
 
 
-def test_progress_is_shown_when_it_takes_long(tmp_path, jpeg, monkeypatch, capsys):
-    (tmp_path / "a.jpg").write_bytes(jpeg)
-    monkeypatch.setattr(module, "_PATIENCE", -1.0)
-    monkeypatch.setenv("FORCE_COLOR", "1")
-    check_images(dataset(tmp_path, *labelled(*[tmp_path / "a.jpg"] * 3)), decode=False)
-    assert "Checking images" in capsys.readouterr().err
-    monkeypatch.setattr(module, "_PATIENCE", 60.0)
-    check_images(dataset(tmp_path, *labelled(*[tmp_path / "a.jpg"] * 3)), decode=False)
-    assert capsys.readouterr().err == ""
+def test_a_map_of_another_size_is_one_finding_and_not_one_an_object(tmp_path, jpeg):
+    (tmp_path / "images").mkdir()
+    (tmp_path / "instances").mkdir()
+    for name in ("good", "small", "turned"):
+        (tmp_path / "images" / f"{name}.jpg").write_bytes(jpeg)
+    numbers = np.zeros((30, 40), np.uint16)
+    numbers[3:9, 3:9], numbers[12:20, 12:20] = 1, 2
+    for name, values in (("good", numbers), ("small", numbers[:15, :20]), ("turned", numbers.T)):
+        Image.fromarray(np.ascontiguousarray(values)).save(tmp_path / "instances" / f"{name}.png")
+    got = read_dataset(tmp_path)
+    assert [record.image.name for record in got.records] == ["good.jpg"]
+    found = [finding for finding in got.findings if finding.severity != "info"]
+    assert [(finding.id, Path(finding.where).name) for finding in found] == [
+        ("size-mismatch", "small.png"),
+        ("size-mismatch", "turned.png"),
+    ]
+    assert "the map is 20 × 15 pixels, its image small.jpg 40 × 30" in found[0].explanation
+    assert {finding.action for finding in found} == {"image dropped"}

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from clearsight.data.check_objects import check_object, clip_ring
 from clearsight.ops.contours import polygon_area
-from clearsight.ops.masks import polygons_to_mask
+from clearsight.ops.outlines import polygons_to_mask
 from clearsight.types import Object, Rle
 
 SIZE = (30, 40)
@@ -137,3 +137,23 @@ def test_mask_of_another_size():
     assert kept is None
     assert (finding.id, finding.action) == ("size-mismatch", "object dropped")
     assert "3 × 3 pixels, its image 40 × 30" in finding.explanation
+
+
+def test_mask_without_a_pixel():
+    item = Object(label=0, box=(1, 1, 2, 2), rle=Rle(SIZE, (1200,)))
+    kept, (finding,) = check_object(item, SIZE, where="a#1")
+    assert kept is None
+    assert (finding.id, finding.severity, finding.action) == ("mask-empty", "error", "object dropped")
+    one_pixel = Object(label=0, box=(1, 1, 2, 2), rle=Rle(SIZE, (31, 1, 1168)))
+    assert check_object(one_pixel, SIZE, where="") == (one_pixel, [])
+
+
+def test_loops_that_cancel_in_the_area_are_not_nothing():
+    bow = SQUARE[[0, 1, 3, 2]]
+    assert polygon_area(bow) == 0
+    item = Object(label=0, box=(2, 2, 8, 8), polygons=[bow])
+    assert check_object(item, SIZE, where="") == (item, [])
+    there_and_back = ring((1, 1), (5, 1), (5, 5), (5, 1))
+    found = check_object(Object(label=0, box=(1, 1, 5, 5), polygons=[there_and_back]), SIZE, where="")[1]
+    assert found[0].id == "polygon-empty"
+    assert "4 points (3 different ones) has no area" in found[0].explanation

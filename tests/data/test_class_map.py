@@ -21,6 +21,12 @@ def test_binary_and_index_maps(tmp_path):
     np.testing.assert_array_equal(read_class_map(binary), [[0, 1], [1, 0]])
 
 
+def test_soft_edges_are_cut_at_128(tmp_path):
+    Image.fromarray(np.array([[0, 1, 127], [128, 254, 255]], np.uint8)).save(tmp_path / "m.png")
+    record = Record(image=Path("a"), semantic=tmp_path / "m.png", attributes={"mask": "binary"})
+    np.testing.assert_array_equal(read_class_map(record), [[0, 0, 0], [1, 1, 1]])
+
+
 def test_without_a_map():
     with pytest.raises(ValueError, match="no semantic map"):
         read_class_map(Record(image=Path("a.png")))

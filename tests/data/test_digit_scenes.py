@@ -13,7 +13,8 @@ from clearsight.data.digit_rendering import digit_images
 from clearsight.data.digit_scenes import CLASSES, cache_folder, digit_pools, read_digit_scenes, write_digit_scenes
 from clearsight.data.splits import find_leaks
 from clearsight.errors import DataError, RangeError
-from clearsight.ops.masks import mask_to_box, polygons_to_mask, rle_to_mask
+from clearsight.ops.masks import mask_to_box, rle_to_mask
+from clearsight.ops.outlines import polygons_to_mask
 
 
 def contents(folder: Path) -> dict[str, bytes]:

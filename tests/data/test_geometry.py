@@ -26,7 +26,8 @@ from clearsight.data.geometry import (
     wrap_instances,
 )
 from clearsight.data.turning import flip_horizontal, flip_vertical
-from clearsight.ops.masks import mask_to_box, polygons_to_mask
+from clearsight.ops.masks import mask_to_box
+from clearsight.ops.outlines import polygons_to_mask
 from clearsight.types import Instances, Sample
 
 MakeSample = Callable[..., Sample]

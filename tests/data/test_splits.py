@@ -9,7 +9,7 @@ import pytest
 
 from clearsight.data.dataset import Dataset
 from clearsight.data.formats import voc
-from clearsight.data.splits import choose_fractions, find_leaks, kfold, split_dataset
+from clearsight.data.splits import choose_fractions, find_leaks, kfold, name_order, split_dataset
 from clearsight.errors import ConfigError, DataError
 from clearsight.recipe.schema import SplitConfig
 from clearsight.types import Object, Record
@@ -188,3 +188,32 @@ def test_records_without_a_split_cannot_leak() -> None:
         ],
     )
     assert [finding.severity for finding in find_leaks(both)] == ["info"]
+
+
+@pytest.mark.parametrize(
+    ("names", "expected"),
+    [
+        (["9", "10", "2"], [2, 0, 1]),
+        (["a_2_1", "a_1_10", "a_1_9"], [2, 1, 0]),
+        (["0b9", "0b10", "0a11"], [2, 1, 0]),  # hashes: as text
+    ],
+)
+def test_names_in_order(names: list[str], expected: list[int]) -> None:
+    assert name_order(names) == expected
+
+
+def test_ordered_splits_are_stretches() -> None:
+    slices = [Record(image=Path(f"volume/{number}.png")) for number in (*range(10, 30), *range(10))]
+    found = split_dataset(
+        replace(images(0), records=slices), SplitConfig(method="ordered", fractions=(0.8, 0.0, 0.2), seed=3)
+    )
+    by_number = {int(record.image.stem): record.split for record in found.records}
+    assert [number for number, split in by_number.items() if split == "test"] == list(range(24, 30))
+    assert set(by_number.values()) == {"train", "test"}
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 4, 7])
+def test_ordered_splits_of_few_images(count: int) -> None:
+    found = splits_of(split_dataset(images(count), SplitConfig(method="ordered", fractions=(0.98, 0.01, 0.01))))
+    assert found == sorted(found, key=("train", "val", "test").index)
+    assert len(set(found)) == 3 or count < 3

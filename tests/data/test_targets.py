@@ -10,7 +10,9 @@ from PIL import Image
 from clearsight.data.dataset import Dataset
 from clearsight.data.geometry import mask_boxes, plain
 from clearsight.data.targets import TargetStore, read_semantic
-from clearsight.ops.masks import mask_to_rle, polygons_to_mask
+from clearsight.ops.masks import mask_to_rle
+from clearsight.ops.outlines import polygons_to_mask
+from clearsight.train.file_pixels import truth_of
 from clearsight.types import Object, Record
 
 SQUARE = np.array([(10.0, 10.0), (30.0, 10.0), (30.0, 20.0), (10.0, 20.0)])
@@ -78,6 +80,44 @@ def test_polygons_are_drawn_at_the_resized_size() -> None:
     instances = instances_of(found, "instance", size=(25, 120), scale=(0.5, 2.0))
     assert mask_boxes(plain(instances.masks)).tolist() == [[20, 5, 60, 10]]
     assert plain(instances.boxes).tolist() == [[20, 5, 60, 10]]
+
+
+@pytest.mark.parametrize("size", [(50, 60), (25, 120)])
+def test_masks_of_many_objects_are_those_of_each(size: tuple[int, int]) -> None:
+    rng = np.random.default_rng(2)
+    scale = (size[0] / 50, size[1] / 60)
+    objects = [
+        Object(
+            label=0, box=(0, 0, 1, 1), polygons=[rng.uniform((0, 0), (60, 50), (5, 2)) for _ in range(1 + index % 3)]
+        )
+        for index in range(12)
+    ]
+    instances = instances_of(records(*objects), "instance", size=size, scale=scale)
+    for mask, item in zip(plain(instances.masks), objects, strict=True):
+        scaled = [ring * (scale[1], scale[0]) for ring in item.polygons]
+        assert np.array_equal(mask.numpy(), polygons_to_mask(scaled, size))
+
+
+def test_what_is_trained_is_what_is_scored() -> None:
+    other = SQUARE + np.array((12, 4))  # the two share a part, which the even-odd rule would leave out
+    found = records(
+        Object(label=0, box=(10, 10, 42, 24), polygons=[SQUARE, other], attributes={"fill": "union"}),
+        Object(label=0, box=(10, 10, 42, 24), polygons=[SQUARE, other]),
+        Object(label=0, box=(10, 10, 30, 20), polygons=[SQUARE]),
+        Object(label=0, box=(1, 2, 5, 9)),
+        Object(label=0, box=(5, 5, 9, 9), rle=mask_to_rle(np.pad(np.ones((4, 4), bool), ((5, 41), (5, 51))))),
+    )
+    trained, scored = instances_of(found, "instance"), truth_of(found[1], shapes=True)
+    assert scored.contours is not None
+    areas = []
+    for number, mask in enumerate(plain(trained.masks).numpy()):
+        rings = [ring.double().numpy() for ring in scored.contours[scored.ring_object == number]]
+        assert np.array_equal(mask, polygons_to_mask(rings, (50, 60))), number
+        contours = [ring.double().numpy() for ring in plain(trained.contours)[trained.ring_object == number]]
+        if number != 3:  # a box alone has no contour
+            assert np.array_equal(mask, polygons_to_mask(contours, (50, 60))), number
+        areas.append(int(mask.sum()))
+    assert areas == [200 + 200 - 48, 400 - 96, 200, 28, 16]
 
 
 def test_semantic_maps(tmp_path: Path) -> None:

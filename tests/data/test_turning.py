@@ -11,7 +11,7 @@ from torchvision.transforms.v2 import functional as v2
 
 from clearsight.data.geometry import mask_boxes, plain, wrap_instances
 from clearsight.data.turning import flip_horizontal, flip_vertical, rotate, rotate90
-from clearsight.ops.masks import polygons_to_mask
+from clearsight.ops.outlines import polygons_to_mask
 from clearsight.types import Instances, Sample
 
 MakeSample = Callable[..., Sample]

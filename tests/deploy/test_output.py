@@ -10,6 +10,7 @@ from PIL import Image
 from clearsight.deploy.output import ResultFolder
 from clearsight.deploy.prediction import Prediction
 from clearsight.errors import ConfigError
+from clearsight.ops.masks import rle_from_string, rle_to_mask
 from clearsight.types import Classification, Instances
 
 CLASSES = ("cat", "dog")
@@ -120,3 +121,39 @@ def test_a_folder_that_cannot_be_made(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(ConfigError, match="the folder for results cannot be made"):
         ResultFolder(tmp_path / "file" / "out", CLASSES)
+
+
+def test_shapes_are_polygons_or_run_lengths(tmp_path):
+    square, hole = torch.tensor([[10.0, 10], [50, 10], [50, 50], [10, 50]]), torch.tensor([20.0, 20])
+    instances = Instances(
+        boxes=torch.tensor([[10.0, 10, 50, 50], [60, 10, 100, 50]]),
+        labels=torch.tensor([0, 1]),
+        scores=torch.tensor([0.5, 0.5]),
+        contours=torch.stack([square, square / 2 + hole / 2 + 5, square + torch.tensor([50.0, 0])]),
+        ring_object=torch.tensor([0, 0, 1]),
+    )
+    found = Prediction(path=Path("x.png"), size=(600, 800), classes=CLASSES, instances=instances)
+    with ResultFolder(tmp_path / "out", CLASSES) as folder:
+        folder.add("x.png", found, PIXELS)
+    first, second = json.loads((folder.path / "predictions.json").read_text())
+    rle = first["segmentation"]
+    assert rle["size"] == [600, 800]
+    mask = rle_to_mask(rle_from_string(rle["counts"], (600, 800)))
+    assert np.array_equal(mask, found.masks[0])
+    assert mask.sum() == 40 * 40 - 20 * 20
+    assert second["segmentation"] == [[60.0, 10.0, 100.0, 10.0, 100.0, 50.0, 60.0, 50.0]]
+
+
+def test_a_class_map_is_a_picture_of_its_own(tmp_path):
+    labels = np.zeros((600, 800), np.uint8)
+    labels[:300] = 1
+    found = Prediction(path=Path("a/x.png"), size=(600, 800), classes=CLASSES, semantic=labels)
+    with ResultFolder(tmp_path / "out", CLASSES) as folder:
+        folder.add("x.png", found, PIXELS)
+    with Image.open(folder.path / "x.png") as picture:
+        assert picture.mode == "P"
+        assert np.array_equal(np.asarray(picture), labels)
+    with Image.open(folder.path / "x.jpg") as picture:
+        assert picture.width == 800
+    assert [row["class"] for row in rows(folder.path)] == ["cat", "dog"]
+    assert not (folder.path / "predictions.json").exists()

@@ -1,3 +1,4 @@
+import numpy as np
 import torch
 
 from clearsight.deploy.prediction import Prediction, Predictions
@@ -50,3 +51,45 @@ def test_rows_of_all_images_make_a_table():
     assert table["x2"].tolist()[:2] == [3.0, 8.0]
     assert found.findings == [finding]
     assert found[1].names == []
+
+
+def outlined():
+    rings = torch.tensor([
+        [[1.0, 1], [5, 1], [5, 5], [1, 5]],
+        [[2.0, 2], [4, 2], [4, 4], [2, 4]],
+        [[6.0, 0], [8, 0], [7, 4], [7, 4]],
+    ])  # fmt: skip
+    instances = Instances(
+        boxes=torch.tensor([[1.0, 1, 5, 5], [6, 0, 8, 4], [0, 0, 1, 1]]),
+        labels=torch.tensor([1, 0, 0]),
+        scores=torch.tensor([0.75, 0.5, 0.5]),
+        contours=rings,
+        ring_object=torch.tensor([0, 0, 1]),
+    )
+    return Prediction(path=None, size=(6, 8), classes=CLASSES, instances=instances)
+
+
+def test_outlines_are_rings_without_padding_and_masks_on_demand():
+    found = outlined()
+    assert [[len(ring) for ring in rings] for rings in found.polygons] == [[4, 4], [3], []]
+    masks = found.masks
+    assert masks.shape == (3, 6, 8)
+    assert masks[0].sum() == 16 - 4  # the ring within is a hole
+    assert masks[1].any()
+    assert not masks[2].any()
+    assert detection().polygons == []
+
+
+def test_a_ring_of_one_place_keeps_its_vertex():
+    found = outlined()
+    found.instances.contours[2] = torch.tensor([3.0, 3.0])
+    assert found.polygons[1][0].tolist() == [[3.0, 3.0]]
+
+
+def test_a_class_map_speaks_in_classes():
+    labels = np.zeros((6, 8), np.uint8)
+    labels[:3] = 1
+    found = Prediction(path=None, size=(6, 8), classes=CLASSES, semantic=labels)
+    assert len(found) == 2
+    assert (found.names, found.scores, found.boxes, found.polygons) == (["cat", "dog"], [], [], [])
+    assert [(row["class"], row["pixels"], row["share"]) for row in found.rows()] == [("cat", 24, 0.5), ("dog", 24, 0.5)]

@@ -16,6 +16,7 @@ import clearsight.losses
 from clearsight.errors import ClearsightError, ConfigError, RangeError, ShapeError
 from clearsight.losses import box, regress
 from clearsight.losses.classify import binary_cross_entropy, cross_entropy
+from clearsight.losses.depth import scale_invariant_loss
 from clearsight.losses.distill import distillation_loss, temperature_softmax
 from clearsight.losses.embedding import batch_triplet_loss, pairwise_distances, pull_loss, push_loss, triplet_loss
 from clearsight.losses.focal import penalty_reduced_focal_loss, sigmoid_focal_loss, softmax_focal_loss
@@ -44,6 +45,10 @@ def numbers(n: int) -> Tensor:
 def boxes(n: int) -> Tensor:
     corner = torch.rand(n, 2, dtype=torch.float64) * 8
     return torch.cat((corner, corner + torch.rand(n, 2, dtype=torch.float64) * 9 + 1), dim=1)
+
+
+def depths(n: int) -> Tensor:
+    return torch.rand(n, 1, 3, 2, dtype=torch.float64) * 9 + 0.1
 
 
 def labels(n: int) -> Tensor:
@@ -91,6 +96,7 @@ LOSSES: dict[str, Loss] = {
     "gaussian_nll_loss": Loss(
         lambda x, y, **o: regress.gaussian_nll_loss(x, x.new_full((1,), 0.25), y, **o), numbers, reduces=True
     ),
+    "scale_invariant_loss": Loss(scale_invariant_loss, depths, (1, 3, 2)),
     "iou_loss": pairs(box.iou_loss),
     "giou_loss": pairs(box.giou_loss),
     "diou_loss": pairs(box.diou_loss),

@@ -83,6 +83,14 @@ def test_only_the_best_scores_an_image_and_class_are_kept(one_image):
     assert found.origin.tolist() == [6, 1, 4, 5]
 
 
+def test_scores_below_the_least_are_left_out_and_areas_may_be_given(one_image):
+    image = one_image([[0, 0, 1, 1]] * 3, [0, 0, 0], [[0, 0, 9, 9]], [0], scores=[0.5, 0.2, 0.75])
+    found = flatten([image], 1, predicted=True, least=0.5, areas=[np.array([4.0, 5.0, 6.0])])
+    assert found.origin.tolist() == [2, 0]
+    assert found.area.tolist() == [6.0, 4.0]
+    assert flatten([image], 1, predicted=False).area.tolist() == [81.0]
+
+
 def test_portions_give_what_one_portion_gives(make_results, monkeypatch):
     results = make_results(12, crowd=0.2)
     whole = matched(results, 3, areas=list(COCO_AREAS.values()))

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 
 from clearsight.metrics.mistakes import confusion_matrix, explain, find_mistakes, rank_worst
+from clearsight.metrics.overlaps import Overlap
 
 NAMES = ("RBC", "WBC")
 CELL = [0, 0, 10, 10]
@@ -42,6 +43,24 @@ def test_a_mistake_names_classes_score_overlap_and_place(one_image):
         "iou": pytest.approx(0.6),
         "box": [0.0, 0.0, 10.0, 6.0],
     }
+
+
+def test_what_was_found_is_paired_by_its_place(one_image):
+    boxes = [[50, 50, 60, 60], [0, 0, 10, 8], [0, 0, 10, 10]]
+    truth = [[90, 90, 99, 99], [80, 80, 85, 85], CELL]
+    image = one_image(boxes, [0, 0, 0], truth, [0, 0, 0], scores=[0.3, 0.6, 0.9], ignore=[True, False, False])
+    assert mistakes_of(image).matched == [(2, 2, 1.0)]
+    assert mistakes_of(one_image([CELL], [1], [CELL], [0])).matched == []
+
+
+def test_a_given_overlap_stands_in_for_that_of_the_boxes(one_image):
+    overlap = Overlap(np.array([[60.0, 0.0]]), np.array([80.0]), np.array([80.0, 10.0]))
+    image = one_image([[50, 50, 60, 60]], [0], [CELL, CELL], [0, 0], ignore=[False, False])
+    found = find_mistakes(image, NAMES, threshold=0.0, overlap=overlap)
+    assert found.matched == [(0, 0, 0.6)]
+    assert [m["kind"] for m in found.mistakes] == ["missed"]
+    image.truth.ignore[0] = True
+    assert find_mistakes(image, NAMES, threshold=0.0, overlap=overlap).pairs == [(0, -1)]  # excused: 60 of its 80 px
 
 
 def test_ignored_objects_are_neither_missed_nor_found(one_image):

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from clearsight.errors import DataError, RangeError, ShapeError
-from clearsight.ops.contours import join_rings, polygon_area, polygon_box, resample_contour
-from clearsight.ops.masks import mask_to_polygons, polygons_to_mask
+from clearsight.ops.contours import join_rings, pad_rings, polygon_area, polygon_box, resample_contour
+from clearsight.ops.outlines import mask_to_polygons, polygons_to_mask
 
 SQUARE = np.array([[0.0, 0.0], [4.0, 0.0], [4.0, 4.0], [0.0, 4.0]])
 
@@ -80,3 +80,15 @@ def test_joined_rings_cover_the_same_pixels(mask: np.ndarray):
 def test_one_ring_stays_as_it_is():
     assert (join_rings([SQUARE]) == SQUARE).all()
     assert join_rings([]).shape == (0, 2)
+
+
+def test_padding_repeats_the_last_vertex():
+    rings = [SQUARE[:3], SQUARE, SQUARE[:1] + 0.5]
+    padded = pad_rings(rings)
+    assert (padded.shape, padded.dtype) == ((3, 4, 2), np.float32)
+    assert padded[0].tolist() == [[0, 0], [4, 0], [4, 4], [4, 4]]
+    assert (padded[1] == SQUARE).all()
+    assert (padded[2] == 0.5).all()
+    assert pad_rings([]).shape == (0, 0, 2)
+    with pytest.raises(DataError, match="ring 1 of 2 has no vertex"):
+        pad_rings([SQUARE, SQUARE[:0]])

@@ -6,14 +6,15 @@ import pytest
 from pydantic import ValidationError
 
 from clearsight.recipe.detector_sections import DetectorSection, FcosConfig, YoloV3Config
-from clearsight.recipe.model_sections import MODEL_SECTIONS
+from clearsight.recipe.model_sections import MODEL_SECTIONS, model_task
 
 
 def test_every_model_can_name_weights() -> None:
     for section in MODEL_SECTIONS.values():
-        assert {"weights", "weights_sha256", "backbone"} <= section.model_fields.keys()
-    ours = ("classifier", "light")
-    assert all(issubclass(one, DetectorSection) for name, one in MODEL_SECTIONS.items() if name not in ours)
+        assert {"weights", "weights_sha256"} <= section.model_fields.keys()
+    detectors = {name: one for name, one in MODEL_SECTIONS.items() if model_task(name) in ("detection", "instance")}
+    assert all("backbone" in one.model_fields for one in detectors.values())
+    assert all(issubclass(one, DetectorSection) for name, one in detectors.items() if name != "light")
 
 
 def test_yolo_has_two_levels_or_three() -> None:

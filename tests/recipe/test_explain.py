@@ -17,7 +17,7 @@ from clearsight.recipe.schema import Recipe
         (
             "model.anchor_sizes=[3]",
             "unknown key 'anchor_sizes' in section 'model' of name 'light'; "
-            "cascade_rcnn, efficientdet, faster_rcnn and retinanet have it",
+            "cascade_rcnn, efficientdet, faster_rcnn, mask_rcnn and retinanet have it",
         ),
         ("model.nme=light", "unknown key 'nme' in section 'model' of name 'light'; did you mean 'model.name'?"),
         (
@@ -39,18 +39,20 @@ from clearsight.recipe.schema import Recipe
         ("loader.workers=x", "found 'x', expected a whole number ≥ 0 and ≤ 128, or 'auto'"),
         (
             "model.name=retinanett",
-            "model.name: found 'retinanett', expected one of cascade_rcnn, centernet, classifier, cornernet, densebox, "
-            "efficientdet, fast_rcnn, faster_rcnn, fcos, light, rcnn, reppoints, retinanet, ssd, yolov3; did",
+            "model.name: found 'retinanett', expected one of cascade_rcnn, centernet, classifier, cornernet, danet, "
+            "deep_snake, densebox, efficientdet, fast_rcnn, faster_rcnn, fcos, light, mask_rcnn, rcnn, reppoints, "
+            "retinanet, semantic_fpn, ssd, swin_unet, transunet, unet, yolov3; did",
         ),
         (
             "model.name=null",
-            "model.name: no name, expected one of cascade_rcnn, centernet, classifier, cornernet, densebox, "
-            "efficientdet, fast_rcnn, faster_rcnn, fcos, light, rcnn, reppoints, retinanet, ssd, yolov3",
+            "model.name: no name, expected one of cascade_rcnn, centernet, classifier, cornernet, danet, "
+            "deep_snake, densebox, efficientdet, fast_rcnn, faster_rcnn, fcos, light, mask_rcnn, rcnn, reppoints, "
+            "retinanet, semantic_fpn, ssd, swin_unet, transunet, unet, yolov3",
         ),
         ("model.assigner.name=simoto", "did you mean 'simota'?"),
         ("trainer.epochs=null", "trainer: give exactly one of epochs, steps or minutes; found none"),
         ("data.split.fractions=[0.5,0.5,0.5]", "data.split: fractions must add up to 1, they add up to 1.5"),
-        ("task=classification", "model.name 'light' does not do task 'classification'"),
+        ("task=classification", "model.name 'light' does task 'detection', not 'classification'"),
         ("data.train={a: 1}", "found {a: 1}, expected a text, or a list of texts"),
     ],
 )

@@ -78,9 +78,9 @@ def test_shares_of_a_split_add_up() -> None:
 
 
 def test_a_model_must_serve_the_task() -> None:
-    with pytest.raises(ValidationError, match="does not do task"):
+    with pytest.raises(ValidationError, match="does task 'detection', not 'classification'"):
         _recipe(task="classification")
-    with pytest.raises(ValidationError, match="does not do task"):
+    with pytest.raises(ValidationError, match="does task 'classification', not 'detection'"):
         _recipe(model={"name": "classifier"})
 
 

@@ -141,3 +141,29 @@ def test_a_line_of_text_below_a_picture():
     assert (np.asarray(good) != np.asarray(bad)).any()
     assert draw_label(grey(64, 64), "a very long class name " * 20).width == 256
     assert isinstance(plain, Image.Image)
+
+
+def test_what_contours_enclose_is_painted_but_for_holes() -> None:
+    image = np.full((480, 480, 3), 100, np.uint8)
+    ring = torch.tensor([[40.0, 40], [440, 40], [440, 440], [40, 440]])
+    hole = (ring - 240) / 2 + 240
+    found = Instances(
+        boxes=torch.tensor([[40.0, 40, 440, 440]]),
+        labels=torch.tensor([1]),
+        contours=torch.stack([ring, hole]),
+        ring_object=torch.tensor([0, 0]),
+    )
+    drawn = np.asarray(draw_instances(image, found, ("a", "b")))
+    np.testing.assert_allclose(drawn[240, 90], 100 * 0.6 + np.array(class_color(1)) * 0.4, atol=1)
+    assert drawn[240, 240].tolist() == [100, 100, 100]
+    found.contours[1, 0] = torch.nan  # pyright: ignore[reportOptionalSubscript]
+    assert np.asarray(draw_instances(image, found, ("a", "b")))[240, 90].tolist() == [100, 100, 100]
+
+
+def test_many_objects_of_one_class_are_not_named() -> None:
+    image = np.full((480, 480, 3), 100, np.uint8)
+    many = [(x, y, x + 30, y + 30) for x in range(20, 440, 60) for y in range(30, 440, 60)]
+    plain = np.asarray(draw_instances(image, boxes(*many), ("nucleus",)))
+    assert np.array_equal(plain, np.asarray(draw_instances(image, boxes(*many), ("nucleus",), names=False)))
+    assert not np.array_equal(plain, np.asarray(draw_instances(image, boxes(*many), ("nucleus",), names=True)))
+    assert not np.array_equal(plain, np.asarray(draw_instances(image, boxes(*many), ("nucleus", "other"))))

@@ -1,45 +1,18 @@
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 import torch
 from torch import nn
 
-from clearsight.errors import DataError
+from clearsight.data.class_map import read_class_map
+from clearsight.errors import ConfigError, DataError
 from clearsight.ops.selection import Selection
+from clearsight.recipe.resolve import load_recipe
 from clearsight.recipe.schema import EvalConfig
-from clearsight.train.compose import compose_evaluator, read_data
+from clearsight.train.compose import compose, compose_evaluator, read_data
 from clearsight.train.devices import make_fabric
-from clearsight.train.evaluate import Evaluator, predict_split, to_file_pixels, truth_of
-from clearsight.types import Classification, ImageMeta, Instances, Object, Record
-
-
-def test_boxes_go_back_to_the_pixels_of_the_file():
-    meta = ImageMeta(path=Path("a.png"), index=0, size=(100, 50), scale=(0.5, 2.0))
-    instances = Instances(
-        boxes=torch.tensor([[10.0, 20.0, 30.0, 40.0], [-2.0, 0.0, 200.0, 60.0]]),
-        labels=torch.tensor([1, 0]),
-        scores=torch.tensor([0.9, 0.1]),
-    )
-    back = to_file_pixels(instances, meta)
-    assert back.boxes.tolist() == [[5.0, 40.0, 15.0, 80.0], [0.0, 0.0, 50.0, 100.0]]
-    assert back.scores is not None
-    assert back.scores.tolist() == pytest.approx([0.9, 0.1])
-
-
-def test_truth_is_what_the_file_says():
-    objects = [
-        Object(label=2, box=(1.5, 2.0, 3.0, 4.0)),
-        Object(label=0, box=(0, 0, 9, 9), crowd=True),
-        Object(label=1, box=(0, 0, 5, 5), difficult=True),
-    ]
-    truth = truth_of(Record(image=Path("a.png"), objects=objects))
-    assert truth.boxes[0].tolist() == [1.5, 2.0, 3.0, 4.0]
-    assert truth.labels.tolist() == [2, 0, 1]
-    assert truth.ignore is not None
-    assert truth.ignore.tolist() == [False, True, True]
-    assert truth_of(Record(image=Path("b.png"))).boxes.shape == (0, 4)
+from clearsight.train.evaluate import Evaluator, SemanticPrediction, predict_split
+from clearsight.types import Classification, Instances, SemanticMap
 
 
 class Oracle(nn.Module):
@@ -87,7 +60,11 @@ class Guess(nn.Module):
 def test_a_classifier_that_always_says_three(tmp_path, digits):
     dataset = digits.digit_files(tmp_path, 40)
     evaluator = Evaluator(
-        fabric=make_fabric(digits.cpu()), dataset=dataset, loader=Ordered(digits, 40), config=EvalConfig()
+        fabric=make_fabric(digits.cpu()),
+        dataset=dataset,
+        loader=Ordered(digits, 40),
+        config=EvalConfig(),
+        task="classification",
     )
     share = sum(record.label == 3 for record in dataset.records) / 40
     assert evaluator(Guess())["accuracy"] == pytest.approx(share)
@@ -108,6 +85,70 @@ class Ordered:
 def test_an_image_that_was_not_loaded_is_missed(tmp_path, digits):
     dataset = digits.digit_files(tmp_path, 40)
     loader = Ordered(digits, 36)
-    evaluator = Evaluator(fabric=make_fabric(digits.cpu()), dataset=dataset, loader=loader, config=EvalConfig())
+    fabric = make_fabric(digits.cpu())
+    evaluator = Evaluator(fabric=fabric, dataset=dataset, loader=loader, config=EvalConfig(), task="classification")
     with pytest.raises(DataError, match=r"4 of 40 images were not loaded: \[36, 37, 38, 39\]"):
         evaluator(Guess())
+
+
+class Seer(nn.Module):
+    """Answers with the targets of the batches, as a segmenter of every kind does."""
+
+    def __init__(self, evaluator: Evaluator, *, classes: int = 2) -> None:
+        super().__init__()
+        self.answers = iter([b.targets for b in evaluator.loader.epoch(0)])
+        self.classes = classes
+
+    def predict(self, images, sizes, selection=None):
+        targets = next(self.answers)
+        if selection is None:
+            hot = nn.functional.one_hot(targets.semantic.clamp(max=self.classes - 1), self.classes)
+            return [
+                SemanticMap(probs=one[:height, :width].movedim(-1, 0).float())
+                for one, (height, width) in zip(hot, sizes.tolist(), strict=True)
+            ]
+        return [
+            Instances(
+                boxes=targets.boxes[targets.image == i],
+                labels=targets.labels[targets.image == i],
+                scores=torch.ones(int((targets.image == i).sum())),
+                masks=targets.masks[targets.image == i],
+            )
+            for i in range(len(images))
+        ]
+
+
+@pytest.mark.real
+@pytest.mark.parametrize(("size", "least"), [(512, 1.0), (256, 0.85)])
+def test_a_perfect_segmenter_of_real_slices(shared_data, size, least):
+    recipe = load_recipe("membrane-unet", [f"data.root={shared_data / 'membrane'}", f"data.size=[{size},{size}]"])
+    data = read_data(recipe)
+    assert data.test is not None
+    assert sorted(int(record.image.stem) for record in data.test.records) == list(range(24, 30))
+    evaluator = compose_evaluator(recipe, make_fabric(recipe.trainer), data.test)
+    found = predict_split(evaluator, Seer(evaluator))
+    assert all(isinstance(one, SemanticPrediction) for one in found)
+    scores = evaluator.score(found, bootstrap=10)
+    assert scores.main >= least  # of half the size, borders are interpolated
+    assert scores.summary["foreground_rand"] >= least
+    agreed = found[0].labels.labels() == read_class_map(data.test.records[0])
+    assert agreed.mean() >= least
+
+
+@pytest.mark.real
+def test_perfect_masks_of_real_nuclei(shared_data):
+    recipe = load_recipe("nuclei-maskrcnn", [f"data.root={shared_data / 'nuclei'}", "data.size=[360,360]"])
+    data = read_data(recipe)
+    assert data.test is not None
+    assert len(data.test) == 15
+    evaluator = compose_evaluator(recipe, make_fabric(recipe.trainer), data.test)
+    summary = evaluator(Seer(evaluator))
+    assert summary["map_75"] == pytest.approx(1.0, abs=0.02)  # masks are resized there and back
+    assert summary["boundary_f"] > 0.99
+
+
+@pytest.mark.real
+def test_regions_of_a_class_that_is_not_there(shared_data):
+    recipe = load_recipe("membrane-unet", [f"data.root={shared_data / 'membrane'}", "eval.regions=cells"])
+    with pytest.raises(ConfigError, match="no class 'cells'; did you mean 'cell'"):
+        compose(recipe, make_fabric(recipe.trainer))

@@ -98,6 +98,36 @@ def predict(
         show.predictions(found, out)
 
 
+@app.command("predict-tiled")
+def predict_tiled(
+    run: RunArgument,
+    image: Annotated[Path, typer.Argument(help="One image of any size; TIFFs are read piece by piece.")],
+    out: Annotated[Path, typer.Argument(metavar="OUT.tif", help="A TIFF to write, a value a class.")],
+    tile: Annotated[int, typer.Option(metavar="PIXELS", help="Side of what the model sees at once.")] = 512,
+    overlap: Annotated[int, typer.Option(metavar="PIXELS", help="What neighbours share where they are blended.")] = 64,
+    mode: Annotated[str, typer.Option(help="auto, blend, or exact (U-Net of padding: valid).")] = "auto",
+    *,
+    probabilities: Annotated[bool, typer.Option("--probabilities", help="Of every class, 255 for certainty.")] = False,
+    quiet: Quiet = False,
+) -> None:
+    """Segment an image that is too large for memory.
+
+    At its own resolution, window by window, with a segmenter's run.
+    """
+    found = cs.load(run).predict_tiled(
+        image,
+        tile=tile,
+        overlap=overlap,
+        mode=mode,  # pyright: ignore[reportArgumentType] - the function names what there is
+        out=out,
+        probabilities=probabilities,
+        quiet=quiet,
+    )
+    if not quiet:
+        height, width = found.size
+        typer.echo(f"written: {out} ({height} × {width} pixels, {found.windows} windows, mode {found.mode})")
+
+
 @app.command()
 def convert(
     source: Annotated[str, typer.Argument(metavar="FORMAT", help="What it is now (coco, voc, yolo, …), or auto.")],
@@ -248,7 +278,7 @@ def receptive_field(
 @app.command()
 def export(
     run: RunArgument,
-    out: Annotated[Path, typer.Option(metavar="FILE", help="The file, for example model.onnx.")],
+    out: Annotated[Path, typer.Option(metavar="FILE", help="The file, say model.onnx; of Deep Snake a folder.")],
     size: Annotated[
         str | None, typer.Option(metavar="SIDE", help="Of the images: 640, or HEIGHTxWIDTH; else the recipe's.")
     ] = None,

@@ -50,6 +50,21 @@ MAIN = {
     "balanced_accuracy": "balanced accuracy",
     "macro_f1": "F1, mean over classes",
     "auc": "AUC",
+    "miou": "mean IoU",
+    "dice": "mean Dice",
+    "pixel_accuracy": "pixel accuracy",
+    "mean_accuracy": "mean recall",
+    "boundary_f": "boundary F",
+    "hd95": "HD95 (px)",
+    "foreground_rand": "Rand score, foreground",
+    "dsb_ap": "AP of the Data Science Bowl",
+    "aji": "aggregated Jaccard",
+}
+COLUMNS = {
+    "classification": ("support", "precision", "recall", "f1"),
+    "detection": ("objects", "ap", "ap_50"),
+    "semantic": ("pixels", "iou", "dice", "boundary_f"),
+    "instance": ("objects", "ap", "ap_50"),
 }
 SHOWN = 20
 
@@ -142,7 +157,7 @@ def scores(found: Scores, title: str) -> None:
     """All figures and a row a class."""
     say(f"{title}: {found.images} images; in brackets the 95 % interval over images\n")
     table(("figure", "value"), [(MAIN.get(name, name), figure(found, name)) for name in found.summary])
-    columns = ("objects", "ap", "ap_50") if found.task == "detection" else ("support", "precision", "recall", "f1")
+    columns = COLUMNS[found.task]
     rows = [(row["class"], *[_cell(row[name]) for name in columns]) for row in found.per_class]
     say("")
     table(("class", *columns), rows)
@@ -157,16 +172,23 @@ def predictions(found: Predictions, out: Path | None) -> None:
     counts = Counter(name for one in found for name in one.names)
     listed = ", ".join(f"{name}: {count}" for name, count in counts.most_common(10))
     detects = any(one.instances is not None for one in found)
-    said = f"{counts.total()} objects" if detects else "one class each"
+    segments = any(one.semantic is not None for one in found)
+    said = f"{counts.total()} objects" if detects else "classes by pixel" if segments else "one class each"
     say(f"{len(found)} images, {said}{f' ({listed})' if listed else ''}")
     if out is not None:
-        say(f"pictures, predictions.csv and predictions.json: {out}")
+        files = (
+            "pictures, class maps (PNG) and predictions.csv"
+            if segments
+            else "pictures, predictions.csv and predictions.json"
+        )
+        say(f"{files}: {out}")
         return
     rows = [row for one in found for row in one.rows() if row["class"] is not None]
     if not rows:
         say("nothing reached the threshold; --threshold SCORE lowers it")
         return
-    table(("file", "class", "score"), [(Path(row["file"]).name, row["class"], row["score"]) for row in rows[:SHOWN]])
+    value = "share" if segments else "score"
+    table(("file", "class", value), [(Path(row["file"]).name, row["class"], row[value]) for row in rows[:SHOWN]])
     if len(rows) > SHOWN:
         say(f"… and {len(rows) - SHOWN} more; --out FOLDER writes all, with pictures")
 
@@ -177,7 +199,10 @@ def dataset(data: Dataset) -> None:
     unit = "images" if data.task == "classification" else "objects"
     faults = Counter(finding.severity for finding in data.findings)
     say(f"\n{data.root}: {data.format}, {data.task}; {len(data)} usable images ({splits})")
-    table(("class", unit), list(data.counts().items()))
+    if data.task == "semantic":
+        say(f"classes: {', '.join(data.classes)}")
+    else:
+        table(("class", unit), list(data.counts().items()))
     say(f"{faults['error']} errors, {faults['warning']} warnings")
 
 
@@ -185,7 +210,7 @@ def models(names: Sequence[str]) -> None:
     """Names, with what each is."""
     from clearsight.models import BACKBONES
     from clearsight.models.backbones.timm_backbone import TimmBackbone
-    from clearsight.recipe.model_sections import MODEL_SECTIONS
+    from clearsight.recipe.model_sections import MODEL_SECTIONS, model_task
 
     rows = []
     for name in names:
@@ -195,7 +220,7 @@ def models(names: Sequence[str]) -> None:
             made = BACKBONES.get(name, TimmBackbone)
             kind = getattr(made, "func", made)
             about = f"a classifier on {getattr(kind, '__name__', name)}{_paper(kind)}"
-        task = "detection" if name in MODEL_SECTIONS and name != "classifier" else "classification"
+        task = model_task(name) if name in MODEL_SECTIONS else "classification"
         rows.append((name, task, about))
     table(("model", "task", "what"), rows) if rows else say("no model fits; `clearsight models` lists all")
 

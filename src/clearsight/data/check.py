@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from clearsight.data.check_images import check_images
 from clearsight.data.check_records import check_records
+from clearsight.data.check_shapes import check_shapes
 from clearsight.data.findings_text import format_findings
 
-__all__ = ["check_images", "check_records", "format_findings"]
+__all__ = ["check_images", "check_records", "check_shapes", "format_findings"]

@@ -2,30 +2,24 @@
 
 from __future__ import annotations
 
-import os
-import time
-import warnings
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-
-from rich.console import Console
-from rich.progress import Progress
 
 from clearsight.data.check_records import check_objects_of
 from clearsight.data.dataset import Dataset
 from clearsight.data.decode import read_index_map
 from clearsight.data.image_damage import find_damage
 from clearsight.data.image_header import ImageHeader, read_header
+from clearsight.data.in_threads import in_threads
 from clearsight.errors import DataError
 from clearsight.types import Finding, Record, Severity
 
 __all__ = ["check_images"]
 
-_PATIENCE = 2.0
-"""Seconds after which a progress bar is shown."""
+_MAPS_ARE_READ = frozenset({"instance_png", "mask_png"})
+"""Formats whose reader has decoded every map already."""
 
 Judged = tuple[Record | None, ImageHeader | None, list[Finding]]
 
@@ -48,7 +42,12 @@ def check_images(dataset: Dataset, *, decode: bool, workers: int = 0) -> Dataset
     Cost: about 0.1 ms an image for headers.
     """
     splits = {record.split for record in dataset.records}
-    results = list(_in_threads(lambda record: _judged(record, decode=decode), dataset.records, workers))
+    decode_maps = decode and dataset.format not in _MAPS_ARE_READ
+
+    def judge(record: Record) -> Judged:
+        return _judged(record, decode=decode, decode_maps=decode_maps)
+
+    results = list(in_threads(judge, dataset.records, workers=workers, title="Checking images"))
     records = [record for record, _, _ in results if record is not None]
     findings = [finding for _, _, found in results for finding in found]
     headers = [header for record, header, _ in results if record is not None and header is not None]
@@ -58,40 +57,19 @@ def check_images(dataset: Dataset, *, decode: bool, workers: int = 0) -> Dataset
     return replace(dataset, records=records, findings=[*dataset.findings, *findings])
 
 
-def _in_threads(judge: Callable[[Record], Judged], records: Sequence[Record], workers: int) -> Iterator[Judged]:
-    """Results in the order of the records; a bar on the terminal where it takes long."""
-    threads = workers or min(16, os.cpu_count() or 1)
-    start, progress = time.monotonic(), Progress(console=Console(stderr=True), transient=True)
-    task, shown = progress.add_task("Checking images", total=len(records)), False
-    with ThreadPoolExecutor(threads) as pool, warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # Pillow's, on files that get a finding of ours
-        try:
-            for done, result in enumerate(pool.map(judge, records), start=1):
-                if not shown and time.monotonic() - start > _PATIENCE:
-                    progress.start()
-                    shown = True
-                progress.update(task, completed=done)
-                yield result
-        finally:
-            progress.stop()
-
-
-def _judged(record: Record, *, decode: bool) -> Judged:
+def _judged(record: Record, *, decode: bool, decode_maps: bool) -> Judged:
     try:
         header = read_header(record.image)
         damage = find_damage(record.image) if decode or not header.complete else ""
     except DataError as err:
         return None, None, [_with_label(finding, record) for finding in err.findings]
-    clean, findings = _of_true_size(record, header)
-    if damage:
-        findings.insert(0, _damaged(record, damage))
-    if clean is None:
-        return None, None, findings
-    for path in filter(None, (record.semantic, record.instance_map)):
-        found = _map_fault(path, header, record, decode=decode)
-        if found is not None:
-            return None, None, [*findings, found]
-    return clean, header, findings
+    findings = [_damaged(record, damage)] if damage else []
+    for path in filter(None, (record.semantic, record.instance_map)):  # first: its objects have the map's size
+        fault = _map_fault(path, header, record, decode=decode_maps)
+        if fault is not None:
+            return None, None, [*findings, fault]
+    clean, found = _of_true_size(record, header)
+    return clean, header if clean is not None else None, [*findings, *found]
 
 
 def _damaged(record: Record, damage: str) -> Finding:
@@ -166,7 +144,8 @@ def _map_fault(path: Path, header: ImageHeader, record: Record, *, decode: bool)
         id="size-mismatch",
         severity="error",
         where=str(path),
-        explanation=f"the map is {map_width} × {map_height} pixels, its image {width} × {height}; they must be equal",
+        explanation=f"the map is {map_width} × {map_height} pixels, its image {record.image.name} {width} × {height}: "
+        "made of another picture, or one of them resized since; they must be equal",
         action="image dropped",
         evidence={"image": str(record.image), "map": list(found.size), "file": list(header.size)},
     )

@@ -9,7 +9,9 @@ from typing import Any
 
 import numpy as np
 
+from clearsight.data.check_outlines import crossings
 from clearsight.ops.contours import polygon_area
+from clearsight.ops.masks import rle_area
 from clearsight.types import Finding, Object, Severity
 
 __all__ = ["TOLERANCE", "check_object", "clip_ring"]
@@ -46,6 +48,9 @@ def check_object(item: Object, size: Size | None, *, where: str) -> tuple[Object
     if item.rle is not None and size is not None and item.rle.size != size:
         found = f"{item.rle.size[1]} × {item.rle.size[0]}"
         report.add("size-mismatch", f"its mask is {found} pixels, its image {size[1]} × {size[0]}", "object dropped")
+        return None, report.findings
+    if item.rle is not None and not rle_area(item.rle):
+        report.add("mask-empty", "its mask has no pixel", "object dropped")
         return None, report.findings
     if not report.findings:
         return item, []
@@ -136,8 +141,10 @@ def _checked_ring(ring: np.ndarray, size: Size | None, report: _Report) -> np.nd
     if not np.isfinite(ring).all():
         report.add("polygon-not-finite", "a polygon has a coordinate that is not a number", "polygon dropped")
         return None
-    if len(ring) < 3 or polygon_area(ring) == 0:
-        report.add("polygon-empty", f"a polygon of {len(ring)} points has no area", "polygon dropped")
+    if _encloses_nothing(ring):
+        different = len(np.unique(ring, axis=0))
+        points = f"{len(ring)} points" if different == len(ring) else f"{len(ring)} points ({different} different ones)"
+        report.add("polygon-empty", f"a polygon of {points} has no area", "polygon dropped")
         return None
     if size is None:
         return ring
@@ -145,7 +152,7 @@ def _checked_ring(ring: np.ndarray, size: Size | None, report: _Report) -> np.nd
     if (ring >= -TOLERANCE).all() and (ring <= (width + TOLERANCE, height + TOLERANCE)).all():
         return ring
     clipped = clip_ring(ring, size)
-    if len(clipped) < 3 or polygon_area(clipped) == 0:
+    if _encloses_nothing(clipped):
         report.add(
             "polygon-outside", f"a polygon lies wholly outside its image of {width} × {height}", "polygon dropped"
         )
@@ -157,6 +164,11 @@ def _checked_ring(ring: np.ndarray, size: Size | None, report: _Report) -> np.nd
         severity="warning",
     )
     return clipped
+
+
+def _encloses_nothing(ring: np.ndarray) -> bool:
+    """Loops that go round opposite ways cancel in the area, but not where the ring crosses itself between them."""
+    return len(ring) < 3 or (polygon_area(ring) == 0 and not len(crossings(ring)))
 
 
 def clip_ring(ring: np.ndarray, size: Size) -> np.ndarray:

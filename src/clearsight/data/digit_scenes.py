@@ -24,7 +24,8 @@ from clearsight.data.formats import coco
 from clearsight.data.seeds import derive
 from clearsight.errors import DataError, RangeError
 from clearsight.ops.contours import polygon_area
-from clearsight.ops.masks import mask_to_box, mask_to_polygons, mask_to_rle
+from clearsight.ops.masks import mask_to_box, mask_to_rle
+from clearsight.ops.outlines import mask_to_polygons
 from clearsight.types import Object, Record
 
 __all__ = ["CLASSES", "SPLITS", "cache_folder", "read_digit_scenes", "write_digit_scenes"]

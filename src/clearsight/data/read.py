@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Literal
 
-from clearsight.data.check import check_images, check_records, format_findings
+from clearsight.data.check import check_images, check_records, check_shapes, format_findings
 from clearsight.data.dataset import Dataset
 from clearsight.data.formats import FORMATS
 from clearsight.errors import ConfigError, DataError, NotFound
@@ -50,6 +51,7 @@ def read_dataset(
     dataset = check_records(read_annotations(path, format=format, classes=classes))
     if images != "skip":
         dataset = check_images(dataset, decode=images == "decode")
+    dataset = replace(dataset, findings=[*dataset.findings, *check_shapes(dataset)])
     errors = [finding for finding in dataset.findings if finding.severity == "error"]
     if strict and errors:
         text = format_findings(errors)

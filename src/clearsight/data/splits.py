@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections import defaultdict
 from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import replace
@@ -19,10 +20,10 @@ from clearsight.errors import ConfigError, DataError
 from clearsight.recipe.schema import SplitConfig
 from clearsight.types import Finding, Record
 
-__all__ = ["SPLIT_NAMES", "choose_fractions", "find_leaks", "kfold", "split_dataset"]
+__all__ = ["SPLIT_NAMES", "choose_fractions", "find_leaks", "kfold", "name_order", "split_dataset"]
 
 SPLIT_NAMES = ("train", "val", "test")
-Method = Literal["auto", "random", "stratified", "grouped"]
+Method = Literal["auto", "random", "stratified", "grouped", "ordered"]
 
 
 def split_dataset(dataset: Dataset, config: SplitConfig) -> Dataset:
@@ -94,6 +95,8 @@ def _assign(
     """The part, 0 to len(fractions) - 1, of each record."""
     if method == "auto":
         method = _best_method(records, classes)
+    if method == "ordered":
+        return _in_order(records, fractions)
     if method == "grouped" and all(record.group is None for record in records):
         raise ConfigError("data.split.method: grouped, but no record has a group; use auto, stratified or random")
     unit_of = _units(records, grouped=method == "grouped")
@@ -105,6 +108,31 @@ def _assign(
     rng = np.random.default_rng(derive(seed, "split"))
     parts = assign_units(sizes, vectors, fractions, rng)
     return parts[unit_of].tolist()
+
+
+def _in_order(records: Sequence[Record], fractions: Sequence[float]) -> list[int]:
+    """Stretches of the records by file name, so that neighbours stay together."""
+    order = name_order([record.image.as_posix() for record in records])
+    shares = np.asarray(fractions) * len(order)
+    counts = np.floor(shares).astype(np.int64)
+    counts[np.argsort(counts - shares, kind="stable")[: len(order) - counts.sum()]] += 1
+    wanted = np.flatnonzero(shares)
+    while len(order) >= len(wanted) and not counts[wanted].all():
+        counts[counts.argmax()] -= 1
+        counts[wanted[counts[wanted].argmin()]] += 1
+    chosen = np.empty(len(order), dtype=np.int64)
+    chosen[order] = np.repeat(np.arange(len(counts)), counts)
+    return chosen.tolist()
+
+
+def name_order(names: Sequence[str]) -> list[int]:
+    """Positions of names in order; where they differ in numbers alone these count by value, slice 9 before slice 10.
+
+    Names that differ in more, such as hashes, are sorted as text.
+    """
+    series = len({re.sub(r"\d+", "0", name) for name in names}) == 1
+    keys = [[int(part) for part in re.findall(r"\d+", name)] if series else name for name in names]
+    return sorted(range(len(names)), key=keys.__getitem__)
 
 
 def _best_method(records: Sequence[Record], classes: int) -> Method:

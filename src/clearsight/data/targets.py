@@ -11,8 +11,11 @@ from torchvision import tv_tensors
 
 from clearsight.data.class_map import read_class_map
 from clearsight.data.geometry import resize_map, wrap_instances
-from clearsight.ops.masks import mask_to_polygons, polygons_to_mask, rle_to_mask
-from clearsight.types import Instances, Object, Record, Task
+from clearsight.data.object_rings import object_rings
+from clearsight.ops.contours import pad_rings
+from clearsight.ops.masks import rle_to_mask
+from clearsight.ops.outlines import polygons_to_masks
+from clearsight.types import Instances, Record, Task
 
 __all__ = ["TargetStore", "read_semantic"]
 
@@ -59,30 +62,30 @@ class TargetStore:
             ignore=torch.from_numpy(self._ignore[part].copy()) if self._any_ignore else None,
         )
         if self.task == "instance":
-            _add_shapes(instances, record.objects, size, scale)
+            _add_shapes(instances, record, size, scale)
         return wrap_instances(instances, size)
 
 
-def _add_shapes(
-    instances: Instances, objects: Sequence[Object], size: tuple[int, int], scale: tuple[float, float]
-) -> None:
-    """Masks and contours at the resized size, drawn there from polygons, so that no edge is resampled."""
-    masks = np.zeros((len(objects), *size), dtype=bool)
-    rings: list[np.ndarray] = []
-    owners: list[int] = []
+def _add_shapes(instances: Instances, record: Record, size: tuple[int, int], scale: tuple[float, float]) -> None:
+    """Masks and contours at the resized size, drawn there from polygons, so that no edge is resampled.
+
+    They are what the truth that is scored is made of too (`object_rings`): by the even-odd rule, parts that are united
+    as such. An object of which the file says only its box is that box, without a contour.
+    """
+    objects = record.objects
+    outlines = [[ring * (scale[1], scale[0]) for ring in object_rings(item, record.size)] for item in objects]
+    drawn = [
+        [] if item.rle is not None else rings if item.polygons else [_corners(box)]
+        for item, rings, box in zip(objects, outlines, instances.boxes, strict=True)
+    ]
+    masks = polygons_to_masks(drawn, size)
     for number, item in enumerate(objects):
-        outline = item.polygons
-        if not outline and item.rle is not None:
-            outline = mask_to_polygons(rle_to_mask(item.rle))
-        scaled = [np.asarray(ring, dtype=np.float64) * (scale[1], scale[0]) for ring in outline]
         if item.rle is not None:
             masks[number] = _resize_mask(rle_to_mask(item.rle), size)
-        else:
-            masks[number] = polygons_to_mask(scaled or [_corners(instances.boxes[number])], size)
-        rings += scaled
-        owners += [number] * len(scaled)
+    owners = [number for number, rings in enumerate(outlines) for _ in rings]
     instances.masks = torch.from_numpy(masks)
-    instances.contours, instances.ring_object = _pad_rings(rings), torch.tensor(owners, dtype=torch.int64)
+    instances.contours = torch.from_numpy(pad_rings([ring for rings in outlines for ring in rings]))
+    instances.ring_object = torch.tensor(owners, dtype=torch.int64)
 
 
 def _resize_mask(mask: np.ndarray, size: tuple[int, int]) -> np.ndarray:
@@ -93,15 +96,6 @@ def _corners(box: Tensor) -> np.ndarray:
     """The outline of an object of which the file says only its box."""
     left, top, right, bottom = box.tolist()
     return np.array(((left, top), (right, top), (right, bottom), (left, bottom)))
-
-
-def _pad_rings(rings: Sequence[np.ndarray]) -> Tensor:
-    longest = max((len(ring) for ring in rings), default=0)
-    padded = np.zeros((len(rings), longest, 2), dtype=np.float32)
-    for row, ring in zip(padded, rings, strict=True):
-        row[: len(ring)] = ring
-        row[len(ring) :] = ring[-1]
-    return torch.from_numpy(padded)
 
 
 def read_semantic(record: Record, size: tuple[int, int]) -> Tensor | None:

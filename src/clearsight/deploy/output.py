@@ -10,11 +10,15 @@ from types import TracebackType
 from typing import Any, Self
 
 import numpy as np
+from PIL import Image
 
 from clearsight.data.files import printable, write_text
 from clearsight.deploy.prediction import Prediction
 from clearsight.errors import ConfigError
+from clearsight.ops.masks import mask_to_rle, rle_to_string
+from clearsight.report.class_map_picture import draw_class_map
 from clearsight.report.overlay import draw_instances, draw_label
+from clearsight.report.palette import class_color
 
 __all__ = ["ResultFolder"]
 
@@ -22,7 +26,10 @@ __all__ = ["ResultFolder"]
 class ResultFolder:
     """Collects results; leaving it writes `predictions.csv` and `predictions.json`, whatever ended the work.
 
+    A segmenter has no list of results, so no `predictions.json`: its class maps are files of their own.
+
     Pictures are written as results come: `<name>.jpg` at the place below the folder that the image has below its own.
+    A segmenter's classes are beside it in `<name>.png`, a value a class, with the colours of the picture.
 
     Args:
         path: made when it does not exist; files of an earlier use are replaced.
@@ -37,6 +44,7 @@ class ResultFolder:
         self.classes = classes
         self._rows: list[dict[str, Any]] = []
         self._results: list[dict[str, Any]] = []
+        self._lists = False
         self._pictures: set[str] = set()
         self._images = 0
         try:
@@ -63,7 +71,9 @@ class ResultFolder:
         """
         self._images += 1
         self._rows += [{**row, "file": printable(row["file"] or name)} for row in prediction.rows()]
-        self._results += self._coco(name, prediction)
+        if prediction.semantic is None:
+            self._lists = True
+            self._results += self._coco(name, prediction)
         self._guard(lambda: self._draw(name, prediction, array))
 
     def _guard(self, write: Any) -> None:  # noqa: ANN401 - any function without arguments
@@ -75,7 +85,10 @@ class ResultFolder:
     def _draw(self, name: str, prediction: Prediction, array: np.ndarray) -> None:
         target = self.path / self._free_name(name)
         target.parent.mkdir(parents=True, exist_ok=True)
-        if prediction.instances is None:
+        if prediction.semantic is not None:
+            _save_map(prediction.semantic, target.with_suffix(".png"), len(self.classes))
+            picture = draw_class_map(array, prediction.semantic, self.classes)
+        elif prediction.instances is None:
             picture = draw_label(array, f"{prediction.names[0]} {prediction.scores[0]:.2f}")
         else:
             picture = draw_instances(array, prediction.instances, self.classes)
@@ -99,15 +112,19 @@ class ResultFolder:
             label = prediction.classification.label
             return [{**head, "category_id": label + 1, "category": self.classes[label], "score": prediction.scores[0]}]
         labels = [] if prediction.instances is None else prediction.instances.labels.tolist()
+        shapes = _coco_shapes(prediction) or [{}] * len(labels)
         return [
             {
                 **head,
                 "category_id": label + 1,
                 "category": self.classes[label],
                 "bbox": [round(value, 3) for value in (x1, y1, x2 - x1, y2 - y1)],
+                **shape,
                 "score": round(score, 6),
             }
-            for label, score, (x1, y1, x2, y2) in zip(labels, prediction.scores, prediction.boxes, strict=True)
+            for label, score, (x1, y1, x2, y2), shape in zip(
+                labels, prediction.scores, prediction.boxes, shapes, strict=True
+            )
         ]
 
     def _write_tables(self) -> None:
@@ -118,4 +135,26 @@ class ResultFolder:
         for row in self._rows:
             writer.writerow({key: f"{value:.6g}" if isinstance(value, float) else value for key, value in row.items()})
         write_text(self.path / "predictions.csv", text.getvalue())
-        write_text(self.path / "predictions.json", json.dumps(self._results, indent=1) + "\n")
+        if self._lists:
+            write_text(self.path / "predictions.json", json.dumps(self._results, indent=1) + "\n")
+
+
+def _coco_shapes(prediction: Prediction) -> list[dict[str, Any]]:
+    """`segmentation` of each object: the polygon of one ring, run lengths where there are several or none."""
+    found: list[dict[str, Any]] = []
+    polygons = prediction.polygons
+    masks = prediction.masks if any(len(rings) != 1 for rings in polygons) else None
+    for index, rings in enumerate(polygons):
+        if masks is None or len(rings) == 1:
+            found.append({"segmentation": [rings[0].round(3).ravel().tolist()]})
+        else:
+            rle = mask_to_rle(masks[index])
+            found.append({"segmentation": {"size": list(rle.size), "counts": rle_to_string(rle)}})
+    return found
+
+
+def _save_map(labels: np.ndarray, path: Path, classes: int) -> None:
+    """A palette PNG whose values are the classes."""
+    picture = Image.fromarray(labels.astype(np.uint8))
+    picture.putpalette([part for label in range(min(classes, 256)) for part in class_color(label)])
+    picture.save(path)

@@ -23,8 +23,9 @@ from clearsight.deploy.sources import Item, Source, list_items
 from clearsight.errors import ConfigError, DataError, RangeError, ShapeError
 from clearsight.recipe.schema import DataConfig, EvalConfig
 from clearsight.train.devices import resolve_precision
-from clearsight.train.evaluate import selection_of, to_file_pixels
-from clearsight.types import Classification, Finding, ImageMeta, Instances
+from clearsight.train.evaluate import selection_of
+from clearsight.train.file_pixels import labels_in_file, to_file_pixels
+from clearsight.types import Classification, Finding, ImageMeta, Instances, SemanticMap
 
 __all__ = ["Predictor"]
 
@@ -211,6 +212,8 @@ class Predictor:
         made = {"path": one.item.path, "size": (height, width), "classes": self.classes}
         if isinstance(found, Classification):
             return Prediction(**made, classification=Classification(probs=found.probs.float().cpu()))
+        if isinstance(found, SemanticMap):
+            return Prediction(**made, semantic=labels_in_file(found, (height, width)))
         scale = (size[0] / height, size[1] / width)
         meta = ImageMeta(path=one.item.path or Path(one.item.name), index=0, size=(height, width), scale=scale)
         return Prediction(**made, instances=to_file_pixels(found, meta))

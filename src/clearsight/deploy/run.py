@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Literal
 
 from clearsight.deploy.predictor import Predictor
-from clearsight.errors import NotFound
+from clearsight.deploy.tiled_run import TiledPrediction, Tiling, predict_tiled
+from clearsight.errors import ConfigError, NotFound
 from clearsight.metrics.scores import Scores
 from clearsight.recipe.resolve import load_recipe
 from clearsight.recipe.schema import Recipe
@@ -132,6 +133,48 @@ class Run:
     ) -> Predictions:
         """Predict on files, folders, arrays, tensors or PIL images; see `Predictor.predict`."""
         return self.predictor.predict(source, out=out, threshold=threshold, quiet=quiet)
+
+    def predict_tiled(
+        self,
+        image: Source,
+        *,
+        tile: int | tuple[int, int] = 512,
+        overlap: int = 64,
+        mode: Literal["auto", "blend", "exact"] = "auto",
+        out: str | Path | None = None,
+        probabilities: bool = False,
+        quiet: bool = False,
+    ) -> TiledPrediction:
+        """Segment one image of any size at its own resolution, window by window.
+
+        Memory does not grow with the image's height: a TIFF is read, and `out` written, row of windows by row.
+
+        Args:
+            image: a file, an array, a tensor or a PIL image; see `tiled_run.predict_tiled`.
+            tile: side, or `(height, width)`, of what the model sees at once.
+            overlap: pixels that neighbours share, in mode `blend`.
+            mode: see `tiled_run.Tiling`; `auto` is without any seam where the model allows it.
+            out: a TIFF to write; None gives an array.
+            probabilities: of every class, in place of the most probable class.
+            quiet: show no progress.
+
+        Raises:
+            ConfigError: the run is no segmenter, or stretches each image by its own percentiles; or as
+                `tiled_run.predict_tiled`, whose other errors may come too.
+        """
+        if self.recipe.task != "semantic":
+            raise ConfigError(
+                f"{self.folder}: its task is {self.recipe.task}, and tiles are for semantic segmentation; use predict"
+            )
+        if self.recipe.data.normalize == "percentile":
+            raise ConfigError(
+                f"{self.folder}: data.normalize is percentile, for which a whole image is looked at; train with "
+                "another normalisation, or use predict"
+            )
+        sides = (tile, tile) if isinstance(tile, int) else tile
+        segmenter: Any = self.predictor.model  # on the device that there is, channels last
+        tiling = Tiling(tile=sides, overlap=overlap, mode=mode)
+        return predict_tiled(segmenter, image, tiling=tiling, out=out, probabilities=probabilities, quiet=quiet)
 
     def evaluate(self, split: str | None = None, *, root: str | Path | None = None) -> Scores:
         """Score the best weights on a split, with intervals.

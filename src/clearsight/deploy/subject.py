@@ -14,12 +14,13 @@ from clearsight.deploy.run import Run
 from clearsight.errors import ConfigError, nearest
 from clearsight.metrics.scores import main_metric
 from clearsight.models import BUILDERS, build_model, create_model, list_models
+from clearsight.recipe.model_sections import model_task
 from clearsight.recipe.resolve import load_recipe, recipe_names
 
 __all__ = ["Subject", "profile_subject"]
 
-CLASSES = {"classification": 1000, "detection": 80}
-SIZES = {"classification": (224, 224), "detection": (640, 640)}
+CLASSES = {"classification": 1000, "detection": 80, "semantic": 21, "instance": 80}
+SIZES = {"classification": (224, 224), "detection": (640, 640), "semantic": (512, 512), "instance": (640, 640)}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,7 +78,7 @@ def profile_subject(
 
 
 def _of_name(name: str, classes: int | None) -> Subject:
-    task = "detection" if name in BUILDERS and name != "classifier" else "classification"
+    task = model_task(name) if name in BUILDERS else "classification"
     model = create_model(name, num_classes=CLASSES[task] if classes is None else classes)
     return Subject(model=model, name=name, size=SIZES[task])
 
@@ -87,7 +88,7 @@ def _of_recipe(source: str | Path, classes: int | None) -> Subject:
     channels = recipe.data.channels
     model = build_model(
         recipe.model.model_copy(update={"weights": None, "weights_sha256": None}),
-        num_classes=CLASSES.get(recipe.task, 80) if classes is None else classes,
+        num_classes=CLASSES[recipe.task] if classes is None else classes,
         channels=channels,
         statistics=fixed_statistics("imagenet" if channels == 3 else "unit", channels=channels),
     )

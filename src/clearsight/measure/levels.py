@@ -14,14 +14,15 @@ __all__ = ["listen_to_levels"]
 def listen_to_levels(model: nn.Module, note: Callable[[str, Tensor], None]) -> Iterator[None]:
     """Call `note` with the name and the tensor of each level when it is made.
 
-    Levels of a backbone, which is the model itself or its `backbone`, are what its `features` gives; those of a `neck`
-    are named by its `strides`.
+    Levels of a backbone, which is the model itself, its `backbone` or that of its `net`, are what its `features` gives;
+    those of a `neck` are named by its `strides`.
 
     Args:
         model: any; inside the context its `features` is replaced, afterwards it is as before.
         note: called in the order of the levels.
     """
-    backbone = model if hasattr(model, "strides") else getattr(model, "backbone", None)
+    holder = model if hasattr(model, "backbone") else getattr(model, "net", None)
+    backbone = model if hasattr(model, "strides") else getattr(holder, "backbone", None)
     features = getattr(backbone, "features", None)
     if not isinstance(backbone, nn.Module) or isinstance(features, nn.Module) or not callable(features):
         yield

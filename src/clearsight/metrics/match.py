@@ -14,6 +14,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clearsight.errors import RangeError
+from clearsight.metrics.overlaps import (
+    Pairs,
+    Places,
+    find_places,
+    join_pairs,
+    padded_box_iou,
+    padded_pairs,
+    rank_in_group,
+)
 from clearsight.metrics.results import ImageResult
 
 __all__ = ["COCO_AREAS", "COCO_IOUS", "Flat", "Matches", "flatten", "match_coco", "match_voc"]
@@ -36,7 +45,7 @@ _CHUNK = 4_000_000  # elements of the largest intermediate array
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Flat:
-    """Boxes of many images in a row, ordered by image, class and falling score.
+    """Objects of many images in a row, ordered by image, class and falling score.
 
     Args:
         image: `(m,)` position of the image.
@@ -44,7 +53,8 @@ class Flat:
         boxes: `(m, 4)` xyxy.
         score: `(m,)`; zeros for annotated objects.
         ignore: `(m,)`; never set for detections.
-        origin: `(m,)` position among the boxes of the same image as given.
+        origin: `(m,)` position among the objects of the same image as given.
+        area: `(m,)` px², of the boxes or of what else is matched.
     """
 
     image: Ints
@@ -53,14 +63,10 @@ class Flat:
     score: Floats
     ignore: Bools
     origin: Ints
+    area: Floats
 
     def __len__(self) -> int:
         return len(self.image)
-
-    @property
-    def area(self) -> Floats:
-        """`(m,)` px²."""
-        return (self.boxes[:, 2] - self.boxes[:, 0]) * (self.boxes[:, 3] - self.boxes[:, 1])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,14 +90,24 @@ class Matches:
     truth: Ints
 
 
-def flatten(results: Sequence[ImageResult], num_classes: int, *, predicted: bool, limit: int | None = None) -> Flat:
-    """The predicted or annotated boxes of all images in a row.
+def flatten(
+    results: Sequence[ImageResult],
+    num_classes: int,
+    *,
+    predicted: bool,
+    limit: int | None = None,
+    least: float | None = None,
+    areas: Sequence[Floats] | None = None,
+) -> Flat:
+    """The predicted or annotated objects of all images in a row.
 
     Args:
         results: one an image.
         num_classes: labels must lie below it.
         predicted: the predictions, else the truth.
         limit: keep this many of the highest scores an image and class.
+        least: keep scores of at least this.
+        areas: `(n,)` px² of each image's objects; None takes those of the boxes.
 
     Raises:
         RangeError: a label lies outside the classes, or a prediction has no score.
@@ -111,23 +127,28 @@ def flatten(results: Sequence[ImageResult], num_classes: int, *, predicted: bool
                 np.zeros(count) if score is None else score.float().cpu().numpy(),
                 np.zeros(count, bool) if predicted or found.ignore is None else found.ignore.cpu().numpy(),
                 np.arange(count),
+                np.zeros(count) if areas is None else areas[position],
             )
         )
         if count and not 0 <= int(columns[-1][1].min()) <= int(columns[-1][1].max()) < num_classes:
             raise RangeError(f"{result.path}: labels {sorted(set(columns[-1][1].tolist()))} with {num_classes} classes")
-    empty = (np.zeros(0), np.zeros(0), np.zeros((0, 4)), np.zeros(0), np.zeros(0), np.zeros(0))
-    image, label, boxes, score, ignore, origin = (np.concatenate(c) for c in zip(empty, *columns, strict=True))
+    empty = (np.zeros(0), np.zeros(0), np.zeros((0, 4)), np.zeros(0), np.zeros(0), np.zeros(0), np.zeros(0))
+    image, label, boxes, score, ignore, origin, area = (np.concatenate(c) for c in zip(empty, *columns, strict=True))
     group = image.astype(np.int64) * num_classes + label.astype(np.int64)
     order = np.lexsort((-score, group))  # stable: equal scores stay in the order given, as pycocotools has it
     if limit is not None:
-        order = order[_rank(group[order]) < limit]
+        order = order[rank_in_group(group[order]) < limit]
+    if least is not None:
+        order = order[score[order] >= least]
+    boxes = boxes[order].astype(np.float64)
     return Flat(
         image=image[order].astype(np.int64),
         label=label[order].astype(np.int64),
-        boxes=boxes[order].astype(np.float64),
+        boxes=boxes,
         score=score[order].astype(np.float64),
         ignore=ignore[order].astype(bool),
         origin=origin[order].astype(np.int64),
+        area=(boxes[:, 2:] - boxes[:, :2]).prod(axis=1) if areas is None else area[order].astype(np.float64),
     )
 
 
@@ -139,6 +160,7 @@ def match_coco(
     classes: int,
     areas: Sequence[tuple[float, float]],
     ious: Floats = COCO_IOUS,
+    overlaps: Sequence[Floats] | None = None,
 ) -> Matches:
     """Match by COCO's rules.
 
@@ -150,7 +172,10 @@ def match_coco(
         classes: number of classes.
         areas: size ranges in px², both ends included.
         ious: `(t,)` thresholds.
+        overlaps: `(n, m)` of each image's predictions and objects as given (by `origin`), crowds by their own rule;
+            None measures the boxes.
     """
+    pairs = None if overlaps is None else join_pairs(overlaps)
     limits = np.asarray(areas, np.float64).reshape(-1, 2)
     hit = np.zeros((len(limits), len(ious), len(found)), bool)
     skip = np.zeros_like(hit)
@@ -158,7 +183,7 @@ def match_coco(
     group_f, group_t = found.image * classes + found.label, truth.image * classes + truth.label
     for part_f, part_t in _parts(group_f, group_t, len(limits) * len(ious)):
         hit[..., part_f], skip[..., part_f] = _match_part(
-            found, truth, part_f, part_t, (group_f, group_t), out_of_range, np.minimum(ious, 1 - 1e-10)
+            found, truth, part_f, part_t, (group_f, group_t), out_of_range, np.minimum(ious, 1 - 1e-10), pairs
         )
     missed_outside = _outside(found.area, limits)[:, None, :] & ~hit
     counts = np.zeros((len(limits), images * classes), np.int64)
@@ -174,16 +199,26 @@ def match_coco(
     )
 
 
-def match_voc(found: Flat, truth: Flat, *, images: int, classes: int, iou: float = 0.5) -> Matches:
+def match_voc(
+    found: Flat,
+    truth: Flat,
+    *,
+    images: int,
+    classes: int,
+    iou: float = 0.5,
+    overlaps: Sequence[Floats] | None = None,
+) -> Matches:
     """Match by Pascal VOC's rules (Everingham et al. 2010): a detection stands for the object it overlaps most.
 
     The first to claim an object hits it, later ones are false; claims on a difficult (ignored) object do not count.
+    `overlaps` as for `match_coco`, without a rule for crowds.
     """
+    pairs = None if overlaps is None else join_pairs(overlaps)
     group_f, group_t = found.image * classes + found.label, truth.image * classes + truth.label
     best = np.full(len(found), -1, np.int64)
     for part_f, part_t in _parts(group_f, group_t, 1):
-        row_f, row_t, shape = _places(group_f[part_f], group_t[part_t])
-        overlap = _padded_iou(found.boxes[part_f], truth.boxes[part_t], None, row_f, row_t, shape)
+        row_f, row_t, shape = places = find_places(group_f[part_f], group_t[part_t])
+        overlap = _padded(found, truth, part_f, part_t, None, places, pairs)
         index = np.full((shape[0], shape[2]), -1, np.int64)
         index[row_t] = part_t
         top = overlap.argmax(axis=2)  # g d
@@ -208,12 +243,6 @@ def _outside(area: Floats, limits: Floats) -> Bools:
     return (area < limits[:, :1]) | (area > limits[:, 1:])
 
 
-def _rank(group: Ints) -> Ints:
-    """Position of each element within its run of equal values; `group` is sorted."""
-    _, start, count = np.unique(group, return_index=True, return_counts=True)
-    return np.arange(len(group)) - np.repeat(start, count)
-
-
 def _parts(group_f: Ints, group_t: Ints, states: int) -> list[tuple[Ints, Ints]]:
     """Groups that have both detections and objects, in portions of like size, so that padding stays small."""
     groups, many_f = np.unique(group_f, return_counts=True)
@@ -236,37 +265,13 @@ def _parts(group_f: Ints, group_t: Ints, states: int) -> list[tuple[Ints, Ints]]
     return parts
 
 
-def _places(group_f: Ints, group_t: Ints) -> tuple[tuple[Ints, Ints], tuple[Ints, Ints], tuple[int, int, int]]:
-    """Row and column of each box in padded arrays `(groups, detections)` and `(groups, objects)`."""
-    names, row_f = np.unique(group_f, return_inverse=True)
-    row_t = np.searchsorted(names, group_t)
-    column_f, column_t = _rank(group_f), _rank(group_t)
-    return (row_f, column_f), (row_t, column_t), (len(names), int(column_f.max()) + 1, int(column_t.max()) + 1)
-
-
-def _padded_iou(
-    boxes_f: Floats,
-    boxes_t: Floats,
-    crowd: Bools | None,
-    row_f: tuple[Ints, Ints],
-    row_t: tuple[Ints, Ints],
-    shape: tuple[int, int, int],
+def _padded(
+    found: Flat, truth: Flat, part_f: Ints, part_t: Ints, crowd: Bools | None, places: Places, pairs: Pairs | None
 ) -> Floats:
     """`(groups, detections, objects)` overlaps; -1 where a place is empty."""
-    groups, width_f, width_t = shape
-    f, t = np.full((groups, width_f, 4), np.nan), np.full((groups, width_t, 4), np.nan)
-    f[row_f], t[row_t] = boxes_f, boxes_t
-    low = np.maximum(f[:, :, None, :2], t[:, None, :, :2])
-    high = np.minimum(f[:, :, None, 2:], t[:, None, :, 2:])
-    inter = np.clip(high - low, 0, None).prod(axis=-1)
-    area_f, area_t = (f[..., 2:] - f[..., :2]).prod(-1)[:, :, None], (t[..., 2:] - t[..., :2]).prod(-1)[:, None, :]
-    union = area_f + area_t - inter
-    if crowd is not None:
-        is_crowd = np.zeros((groups, 1, width_t), bool)
-        is_crowd[row_t[0], 0, row_t[1]] = crowd
-        union = np.where(is_crowd, area_f, union)
-    overlap = np.divide(inter, union, out=np.zeros_like(inter), where=union > 0)
-    return np.where(np.isnan(inter), -1.0, overlap)
+    if pairs is None:
+        return padded_box_iou(found.boxes[part_f], truth.boxes[part_t], crowd, places)
+    return padded_pairs(pairs, found.image[part_f], found.origin[part_f], truth.origin[part_t], places)
 
 
 def _match_part(
@@ -277,11 +282,12 @@ def _match_part(
     groups: tuple[Ints, Ints],
     out_of_range: Bools,
     ious: Floats,
+    pairs: Pairs | None,
 ) -> tuple[Bools, Bools]:
     """Greedy matching of one portion: `(a, t, part)` hits and skips."""
-    row_f, row_t, shape = _places(groups[0][part_f], groups[1][part_t])
+    row_f, row_t, shape = places = find_places(groups[0][part_f], groups[1][part_t])
     crowd = truth.ignore[part_t]
-    overlap = _padded_iou(found.boxes[part_f], truth.boxes[part_t], crowd, row_f, row_t, shape)
+    overlap = _padded(found, truth, part_f, part_t, crowd, places, pairs)
     number, width_f, width_t = shape
     ignored = np.ones((number, len(out_of_range), 1, width_t), bool)
     ignored[row_t[0], :, 0, row_t[1]] = out_of_range[:, part_t].T

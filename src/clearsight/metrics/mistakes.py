@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from clearsight.metrics.overlaps import Overlap, box_overlap
 from clearsight.metrics.results import ImageResult
 
 __all__ = ["KINDS", "ImageMistakes", "confusion_matrix", "explain", "find_mistakes", "rank_worst"]
@@ -29,10 +30,12 @@ class ImageMistakes(NamedTuple):
     Args:
         pairs: `(truth, predicted)` class of each entry in the confusion matrix; -1 is background.
         mistakes: one dictionary a mistake: `kind`, `truth` and `predicted` (class names or ""), `score`, `iou`, `box`.
+        matched: `(position of the prediction, position of the object, overlap)` of each object that was found.
     """
 
     pairs: list[tuple[int, int]]
     mistakes: list[dict[str, Any]]
+    matched: list[tuple[int, int, float]]
 
 
 class _Image(NamedTuple):
@@ -43,19 +46,24 @@ class _Image(NamedTuple):
     scores: Floats
     truth: Floats
     truth_labels: NDArray[np.int64]
+    origin: NDArray[np.int64]  # positions of the predictions as given
+    truth_origin: NDArray[np.int64]
     overlap: Floats  # predictions × objects
     excused: NDArray[np.bool_]  # predictions that lie on an ignored region
 
 
-def find_mistakes(result: ImageResult, classes: Sequence[str], *, threshold: float) -> ImageMistakes:
+def find_mistakes(
+    result: ImageResult, classes: Sequence[str], *, threshold: float, overlap: Overlap | None = None
+) -> ImageMistakes:
     """Pair the detections of an image, from a score on, with its objects at IoU 0.5, and name what is left.
 
     Args:
         result: one image; ignored objects are neither missed nor found.
         classes: class names in label order.
         threshold: lowest score that counts.
+        overlap: of all predictions and objects as given; None measures the boxes.
     """
-    image = _arrays(result, threshold)
+    image = _arrays(result, threshold, overlap)
     partner = np.full(len(image.labels), -1)  # object of each prediction, -1 for none
     same = image.labels[:, None] == image.truth_labels[None, :]
     kinds: list[str] = [""] * len(image.labels)
@@ -74,32 +82,26 @@ def find_mistakes(result: ImageResult, classes: Sequence[str], *, threshold: flo
     return _tally(image, kinds, partner, found, classes)
 
 
-def _arrays(result: ImageResult, threshold: float) -> _Image:
+def _arrays(result: ImageResult, threshold: float, overlap: Overlap | None) -> _Image:
     found, truth = result.predicted, result.truth
     scores = np.zeros(len(found)) if found.scores is None else found.scores.double().cpu().numpy()
     keep = np.flatnonzero(scores >= threshold)
     keep = keep[np.argsort(-scores[keep], kind="stable")]
-    boxes = found.boxes.reshape(-1, 4).double().cpu().numpy()[keep]
+    boxes = found.boxes.reshape(-1, 4).double().cpu().numpy()
     ignored = np.zeros(len(truth), bool) if truth.ignore is None else truth.ignore.cpu().numpy().astype(bool)
     objects = truth.boxes.reshape(-1, 4).double().cpu().numpy()
-    inter, area, area_t = _intersections(boxes, objects)
-    union = area[:, None] + area_t[None, :] - inter
-    overlap = np.divide(inter, union, out=np.zeros_like(inter), where=union > 0)
-    covered = np.divide(inter, area[:, None], out=np.zeros_like(inter), where=area[:, None] > 0)
+    overlap = box_overlap(boxes, objects) if overlap is None else overlap
     return _Image(
-        boxes=boxes,
+        boxes=boxes[keep],
         labels=found.labels.cpu().numpy()[keep],
         scores=scores[keep],
         truth=objects[~ignored],
         truth_labels=truth.labels.cpu().numpy()[~ignored],
-        overlap=overlap[:, ~ignored],
-        excused=np.any(covered[:, ignored] >= _GOOD, axis=1),
+        origin=keep,
+        truth_origin=np.flatnonzero(~ignored),
+        overlap=overlap.iou()[keep][:, ~ignored],
+        excused=np.any(overlap.covered()[keep][:, ignored] >= _GOOD, axis=1),
     )
-
-
-def _intersections(a: Floats, b: Floats) -> tuple[Floats, Floats, Floats]:
-    low, high = np.maximum(a[:, None, :2], b[None, :, :2]), np.minimum(a[:, None, 2:], b[None, :, 2:])
-    return np.clip(high - low, 0, None).prod(-1), (a[:, 2:] - a[:, :2]).prod(-1), (b[:, 2:] - b[:, :2]).prod(-1)
 
 
 def _pair(
@@ -118,6 +120,7 @@ def _tally(
 ) -> ImageMistakes:
     pairs: list[tuple[int, int]] = []
     mistakes: list[dict[str, Any]] = []
+    matched: list[tuple[int, int, float]] = []
     for index, kind in enumerate(kinds):
         if kind == "excused":
             continue
@@ -127,7 +130,10 @@ def _tally(
             pairs += [(truth, -1), (-1, label)]
         else:
             pairs.append((truth, label))
-        if kind != "right":
+        if kind == "right":
+            places = int(image.origin[index]), int(image.truth_origin[other])
+            matched.append((*places, float(image.overlap[index, other])))
+        else:
             best = float(image.overlap[index].max(initial=0.0)) if other < 0 else float(image.overlap[index, other])
             mistakes.append(
                 {
@@ -147,7 +153,7 @@ def _tally(
         mistakes.append(
             {"kind": "missed", "truth": classes[label], "predicted": "", "score": float("nan"), "iou": near, "box": box}
         )
-    return ImageMistakes(pairs, mistakes)
+    return ImageMistakes(pairs, mistakes, matched)
 
 
 def confusion_matrix(images: Sequence[ImageMistakes], classes: int) -> list[list[int]]:

@@ -34,17 +34,21 @@ class Scores:
         task: what was scored.
         classes: class names in label order.
         images: number of images scored.
-        summary: figure by name, all in [0, 1]. Detection: `map`, `map_50`, `map_75`, `map_small`, `map_medium`,
-            `map_large`, `mar_100` (COCO) and `voc_map_50` (Pascal VOC, all points). Classification: `accuracy`,
-            `balanced_accuracy`, `macro_f1`, `auc`, `calibration_error`, `loss` (nats, the only one above 1).
+        summary: figure by name, in [0, 1] but for `loss` (nats) and `hd95` (pixels), of which less is better.
+            Detection: `map`, `map_50`, `map_75`, `map_small`, `map_medium`, `map_large`, `mar_100` (COCO) and
+            `voc_map_50` (Pascal VOC, all points). Instances: COCO's of masks, and those of `score_instances`.
+            Semantic: see `score_semantic`. Classification: `accuracy`, `balanced_accuracy`, `macro_f1`, `auc`,
+            `calibration_error`, `loss`.
         intervals: `(low, high)` by name of a figure: 95 % percentile bootstrap over images.
         per_class: one a class, in label order. Detection: `class`, `objects`, `predictions`, `ap`, `ap_low`, `ap_high`,
             `ap_50`, `ap_75`, `voc_ap_50`, and at the score of the best F1 `threshold`, `precision`, `recall`, `f1`.
-            Classification: `class`, `support`, `precision`, `recall`, `f1`, `auc`, `ap`.
+            Classification: `class`, `support`, `precision`, `recall`, `f1`, `auc`, `ap`. Semantic: `class`, `pixels`,
+            `iou`, `iou_low`, `iou_high`, `dice`, `dice_low`, `dice_high`, `precision`, `recall`, `boundary_f`, `hd95`.
         curves: `pr` by class name: `recall`, `precision`, `score` (the threshold). Classification also has `roc`
             (`fpr`, `tpr`, `score`) and `calibration` (under `all`: `confidence`, `accuracy`, `count`, one a bin).
-        confusion: rows are the truth, columns the prediction; detection has a last row and column `BACKGROUND`.
-        by_size: detection only, one a size range: `group` (`coco` or `quantile`), `size`, `low`, `high` (square roots
+        confusion: rows are the truth, columns the prediction; where objects are found there is a last row and column
+            `BACKGROUND`. Semantic: pixels.
+        by_size: objects only, one a size range: `group` (`coco` or `quantile`), `size`, `low`, `high` (square roots
             of areas, pixels), `objects`, `ap`, `ap_50`, `recall` (of objects, at IoU 0.5 and all predictions).
         worst: worst image first: `image` (position), `path`, `error`, `why` (a sentence), `mistakes` (a list).
         mistakes: number of mistakes by kind (detection: `missed`, `background`, `poor box`, `wrong class`, `duplicate`;

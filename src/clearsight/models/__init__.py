@@ -13,8 +13,9 @@ from clearsight.data.normalisation import fixed_statistics
 from clearsight.errors import ConfigError, nearest
 from clearsight.models.backbones import BACKBONES, TIMM
 from clearsight.models.backbones.timm_backbone import timm_names
-from clearsight.models.base import Classifies, Detects, Model
+from clearsight.models.base import Classifies, Detects, Model, Segments
 from clearsight.models.classify.classifier import build_classifier
+from clearsight.models.contour.deep_snake import build_deep_snake
 from clearsight.models.detect.cascade_rcnn import build_cascade_rcnn
 from clearsight.models.detect.centernet import build_centernet
 from clearsight.models.detect.cornernet import build_cornernet
@@ -29,6 +30,12 @@ from clearsight.models.detect.reppoints import build_reppoints
 from clearsight.models.detect.retinanet import build_retinanet
 from clearsight.models.detect.ssd import build_ssd
 from clearsight.models.detect.yolov3 import build_yolov3
+from clearsight.models.segment.danet import build_danet
+from clearsight.models.segment.mask_rcnn import build_mask_rcnn
+from clearsight.models.segment.semantic_fpn import build_semantic_fpn
+from clearsight.models.segment.swin_unet import build_swin_unet
+from clearsight.models.segment.transunet import build_transunet
+from clearsight.models.segment.unet import build_unet
 from clearsight.models.weights import WeightsReport, load_weights
 from clearsight.recipe.model_sections import MODEL_SECTIONS
 
@@ -42,6 +49,7 @@ __all__ = [
     "Classifies",
     "Detects",
     "Model",
+    "Segments",
     "WeightsReport",
     "build_model",
     "create_model",
@@ -65,6 +73,13 @@ BUILDERS: dict[str, Callable[..., nn.Module]] = {
     "faster_rcnn": build_faster_rcnn,
     "cascade_rcnn": build_cascade_rcnn,
     "light": build_light,
+    "unet": build_unet,
+    "transunet": build_transunet,
+    "swin_unet": build_swin_unet,
+    "semantic_fpn": build_semantic_fpn,
+    "danet": build_danet,
+    "mask_rcnn": build_mask_rcnn,
+    "deep_snake": build_deep_snake,
 }
 
 

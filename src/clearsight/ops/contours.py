@@ -8,7 +8,7 @@ import numpy as np
 
 from clearsight.errors import DataError, RangeError, ShapeError
 
-__all__ = ["join_rings", "polygon_area", "polygon_box", "resample_contour"]
+__all__ = ["join_rings", "pad_rings", "polygon_area", "polygon_box", "resample_contour"]
 
 
 def polygon_area(contour: np.ndarray, *, signed: bool = False) -> float:
@@ -82,6 +82,28 @@ def join_rings(rings: Sequence[np.ndarray]) -> np.ndarray:
     there = [np.concatenate([part, part[:1]]) for part in parts]
     back = [part[:1] for part in parts[-2:0:-1]]
     return np.concatenate([*there, *back])
+
+
+def pad_rings(rings: Sequence[np.ndarray]) -> np.ndarray:
+    """Rings of any length as one array; shorter ones repeat their last vertex.
+
+    Args:
+        rings: `(p, 2)` xy each, p >= 1.
+
+    Returns:
+        `(r, longest, 2)` float32; `(0, 0, 2)` for no rings.
+
+    Raises:
+        DataError: a ring has no vertex, so there is none to repeat.
+    """
+    if not len(rings):
+        return np.zeros((0, 0, 2), dtype=np.float32)
+    parts = [_ring(ring) for ring in rings]
+    length = np.array([len(part) for part in parts])
+    if not length.all():
+        raise DataError(f"pad_rings: ring {int(length.argmin())} of {len(parts)} has no vertex to repeat")
+    vertex = np.minimum(np.arange(length.max()), length[:, None] - 1) + (np.cumsum(length) - length)[:, None]
+    return np.concatenate(parts).astype(np.float32)[vertex]
 
 
 def _ring(contour: np.ndarray) -> np.ndarray:

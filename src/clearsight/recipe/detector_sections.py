@@ -20,6 +20,7 @@ from clearsight.recipe.section import Count, Fraction, Positive, Section
 
 __all__ = [
     "CenterNetConfig",
+    "CentreSection",
     "CornerNetConfig",
     "DenseBoxConfig",
     "DetectorSection",
@@ -178,10 +179,9 @@ class DenseBoxConfig(DetectorSection):
     """Background cells that count, for each positive one."""
 
 
-class CenterNetConfig(DetectorSection):
-    """CenterNet (Zhou et al. 2019): an object is the peak of a heat map, with a size and an offset."""
+class CentreSection(DetectorSection):
+    """What models have in common whose objects are the peaks of a heat map."""
 
-    name: Literal["centernet"] = "centernet"
     neck: Literal["deconv", "fpn"] = "deconv"
     """The way to a map of stride 4: transposed convolutions, or a feature pyramid."""
     neck_channels: tuple[Count, Count, Count] = (256, 128, 64)
@@ -191,6 +191,12 @@ class CenterNetConfig(DetectorSection):
     """IoU that a box moved within the bump of the heat map keeps with the object."""
     size_weight: Positive = 0.1
     offset_weight: Positive = 1.0
+
+
+class CenterNetConfig(CentreSection):
+    """CenterNet (Zhou et al. 2019): an object is the peak of a heat map, with a size and an offset."""
+
+    name: Literal["centernet"] = "centernet"
 
 
 class CornerNetConfig(DetectorSection):

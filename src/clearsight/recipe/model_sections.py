@@ -23,11 +23,21 @@ from clearsight.recipe.proposal_sections import (
     CascadeRcnnConfig,
     FasterRcnnConfig,
     FastRcnnConfig,
+    MaskRcnnConfig,
     RcnnConfig,
 )
 from clearsight.recipe.section import Rate, Section
+from clearsight.recipe.segment_sections import (
+    DanetConfig,
+    DeepSnakeConfig,
+    SemanticFpnConfig,
+    SwinUnetConfig,
+    TransUnetConfig,
+    UNetConfig,
+)
+from clearsight.types import Task
 
-__all__ = ["MODEL_SECTIONS", "ClassifierConfig", "ModelConfig"]
+__all__ = ["MODEL_SECTIONS", "ClassifierConfig", "ModelConfig", "model_task"]
 
 
 class ClassifierConfig(Section):
@@ -64,7 +74,14 @@ ModelConfig = Annotated[
     | FastRcnnConfig
     | FasterRcnnConfig
     | CascadeRcnnConfig
-    | LightConfig,
+    | LightConfig
+    | UNetConfig
+    | TransUnetConfig
+    | SwinUnetConfig
+    | SemanticFpnConfig
+    | DanetConfig
+    | MaskRcnnConfig
+    | DeepSnakeConfig,
     Field(discriminator="name"),
 ]
 MODEL_SECTIONS: dict[str, type[Section]] = {
@@ -83,4 +100,22 @@ MODEL_SECTIONS: dict[str, type[Section]] = {
     "faster_rcnn": FasterRcnnConfig,
     "cascade_rcnn": CascadeRcnnConfig,
     "light": LightConfig,
+    "unet": UNetConfig,
+    "transunet": TransUnetConfig,
+    "swin_unet": SwinUnetConfig,
+    "semantic_fpn": SemanticFpnConfig,
+    "danet": DanetConfig,
+    "mask_rcnn": MaskRcnnConfig,
+    "deep_snake": DeepSnakeConfig,
 }
+SEMANTIC = ("unet", "transunet", "swin_unet", "semantic_fpn", "danet")
+INSTANCE = ("mask_rcnn", "deep_snake")
+
+
+def model_task(name: str) -> Task:
+    """What a model of `MODEL_SECTIONS` is trained to do."""
+    if name == "classifier":
+        return "classification"
+    if name in SEMANTIC:
+        return "semantic"
+    return "instance" if name in INSTANCE else "detection"

@@ -9,7 +9,7 @@ from pydantic import Field
 from clearsight.recipe.detector_sections import DetectorSection, Neck, Overlap
 from clearsight.recipe.section import Count, Pixels, Positive
 
-__all__ = ["CascadeRcnnConfig", "FastRcnnConfig", "FasterRcnnConfig", "RcnnConfig"]
+__all__ = ["CascadeRcnnConfig", "FastRcnnConfig", "FasterRcnnConfig", "MaskRcnnConfig", "RcnnConfig"]
 
 
 class _ProposalSection(DetectorSection):
@@ -72,6 +72,18 @@ class FasterRcnnConfig(_ProposalSection):
     name: Literal["faster_rcnn"] = "faster_rcnn"
     stage: Literal["joint", "rpn", "boxes"] = "joint"
     """What is trained: both, the proposals alone, or what classifies and refines them (alternating training)."""
+
+
+class MaskRcnnConfig(_ProposalSection):
+    """Mask R-CNN (He et al. 2017): Faster R-CNN, and the pixels of each object."""
+
+    name: Literal["mask_rcnn"] = "mask_rcnn"
+    stage: Literal["joint", "rpn", "boxes"] = "joint"
+    """What is trained: all, the proposals alone, or what classifies, refines and cuts out."""
+    mask_channels: Count = 256
+    mask_convs: Annotated[int, Field(ge=1, le=8)] = 4
+    mask_size: Count = 14
+    """Side of what is read of a region; its mask has twice the side."""
 
 
 class CascadeRcnnConfig(_ProposalSection):

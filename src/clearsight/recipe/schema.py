@@ -9,8 +9,9 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from clearsight.recipe.model_sections import ModelConfig
+from clearsight.recipe.model_sections import ModelConfig, model_task
 from clearsight.recipe.section import Count, Fraction, Pixels, Positive, Section
+from clearsight.types import Task
 
 __all__ = [
     "AugmentConfig",
@@ -30,8 +31,9 @@ __all__ = [
 class SplitConfig(Section):
     """How to split data whose files name no splits."""
 
-    method: Literal["auto", "random", "stratified", "grouped"] = "auto"
-    """`auto`: grouped where records carry a group, else stratified where classes allow it, else random."""
+    method: Literal["auto", "random", "stratified", "grouped", "ordered"] = "auto"
+    """`auto`: grouped where records carry a group, else stratified where classes allow it, else random. `ordered`: by
+    file name (slice 9 before slice 10), the first to train and the last to test: for volumes and films."""
     fractions: tuple[Fraction, Fraction, Fraction] | None = None
     """Shares of train, val, test, adding up to 1; None chooses by size (6:2:2 small, 98:1:1 above a million)."""
     seed: int = 0
@@ -209,7 +211,7 @@ class TrainerConfig(Section):
     checkpoint_steps: Count | None = None
     """Steps between saves of `last.ckpt`, besides the one at each epoch's end."""
     monitor: str | None = None
-    """Metric that picks the best checkpoint; None takes the task's own (`map`, `accuracy`)."""
+    """Metric that picks the best checkpoint; None takes the task's own (`map`, `accuracy`, `miou`)."""
     early_stop: EarlyStopConfig | None = None
 
     @model_validator(mode="after")
@@ -233,6 +235,11 @@ class EvalConfig(Section):
     """Move each kept box to the weighted mean of the boxes that suppression dropped for it (Kim and Lee 2020)."""
     nms: Literal["class", "agnostic", "soft"] = "class"
     """Which overlapping boxes compete: of a class, all, or of a class by losing score (Bodla et al. 2017)."""
+    boundary_tolerance: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 2.0
+    """Pixels by which a boundary may be off and still be right (semantic segmentation)."""
+    regions: str | None = None
+    """Class whose connected regions are compared by the foreground-restricted Rand score, such as that of the cells
+    between membranes (semantic segmentation)."""
     bootstrap: Annotated[int, Field(ge=0)] = 200
     """Resamples of the images for intervals; 0 gives none."""
     draw_threshold: Fraction = 0.4
@@ -245,7 +252,7 @@ class Recipe(Section):
     name: str
     """Also the run's folder below `runs/`."""
     description: str = ""
-    task: Literal["classification", "detection"]
+    task: Task
     data: DataConfig
     model: ModelConfig
     augment: AugmentConfig = AugmentConfig()
@@ -257,7 +264,7 @@ class Recipe(Section):
 
     @model_validator(mode="after")
     def _model_fits_task(self) -> Self:
-        detects = self.model.name != "classifier"
-        if detects != (self.task == "detection"):
-            raise ValueError(f"model.name {self.model.name!r} does not do task {self.task!r}")
+        task = model_task(self.model.name)
+        if self.task != task:
+            raise ValueError(f"model.name {self.model.name!r} does task {task!r}, not {self.task!r}")
         return self

@@ -92,7 +92,7 @@ def _render(content: ReportContent) -> str:
         classes=[]
         if scores is None
         else [(name, to_hex(class_color(i))) for i, name in enumerate(scores.classes[:20])],
-        detects=scores is not None and scores.task != "classification",
+        task="" if scores is None else scores.task,
         key_figures=[] if scores is None else key_figures(scores),
         tables={table.id: table for table in score_tables(content)},
         figures=figures,

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from clearsight.errors import ShapeError
+from clearsight.ops.outlines import polygons_to_mask
 from clearsight.report.palette import class_color, edge_of, readable_on
 from clearsight.types import Instances
 
@@ -21,6 +22,7 @@ Color = tuple[int, int, int]
 Box = tuple[float, float, float, float]
 
 _LEGIBLE = 480  # pixels of the longer side below which a picture is enlarged
+_NAMED = 20  # objects of the only class up to which each is named
 _DARK: Color = (16, 18, 20)
 
 
@@ -64,6 +66,7 @@ def draw_instances(
     *,
     truth: Instances | None = None,
     enlarge: bool = True,
+    names: bool | None = None,
 ) -> Image.Image:
     """Draw boxes, masks and contours with class names and scores.
 
@@ -74,6 +77,8 @@ def draw_instances(
         truth: what to draw dashed, below the rest: where a dashed line shows, nothing covers it. Ignored objects are
             dotted.
         enlarge: pictures below 480 pixels are enlarged by a whole factor, so that text can be read.
+        names: write class and score beside each object; None does unless there are many objects of one class, whose
+            names would say little and hide much.
 
     Returns:
         An RGB picture, of the image's size or a whole multiple of it.
@@ -84,8 +89,8 @@ def draw_instances(
         picture = picture.resize((picture.width * factor, picture.height * factor), Image.Resampling.BICUBIC)
     pen = _pen(picture)
     for objects in (truth, instances):
-        if objects is not None and objects.masks is not None and len(objects):
-            picture = _paint_masks(picture, objects, alpha=0.4 if objects is instances else 0.15)
+        if objects is not None and len(objects) and not (objects.masks is None and objects.contours is None):
+            picture = _paint_masks(picture, objects, factor, alpha=0.4 if objects is instances else 0.15)
     draw = ImageDraw.Draw(picture)
     if truth is not None:
         for index in range(len(truth)):
@@ -94,7 +99,8 @@ def draw_instances(
     order = range(len(instances)) if instances.scores is None else instances.scores.argsort().tolist()
     for index in order:  # the surest on top
         _outline(draw, instances, index, factor, pen, dash=None)
-    _labels(draw, picture.size, instances, classes, factor, pen, list(order)[::-1])
+    if names if names is not None else len(classes) > 1 or len(instances) <= _NAMED:
+        _labels(draw, picture.size, instances, classes, factor, pen, list(order)[::-1])
     return picture
 
 
@@ -145,13 +151,18 @@ def _pen(picture: Image.Image) -> _Pen:
     )
 
 
-def _paint_masks(picture: Image.Image, objects: Instances, *, alpha: float) -> Image.Image:
+def _paint_masks(picture: Image.Image, objects: Instances, factor: int, *, alpha: float) -> Image.Image:
+    """The pixels of each object in its class's colour; of its masks, or of what its contours enclose."""
     canvas = np.asarray(picture).astype(np.float32)
-    masks = objects.masks if objects.masks is not None else objects.boxes.new_zeros(0)
-    for label, mask in zip(objects.labels.tolist(), masks.cpu().numpy().astype(bool), strict=True):
-        factor_y, factor_x = canvas.shape[0] // mask.shape[0], canvas.shape[1] // mask.shape[1]
-        area = mask.repeat(factor_y, axis=0).repeat(factor_x, axis=1)
-        area = area[: canvas.shape[0], : canvas.shape[1]]
+    for index, label in enumerate(objects.labels.tolist()):
+        if objects.masks is not None:
+            mask = objects.masks[index].cpu().numpy().astype(bool)
+            area = mask.repeat(factor, axis=0).repeat(factor, axis=1)[: canvas.shape[0], : canvas.shape[1]]
+        else:
+            rings = [np.asarray(ring) for ring in _own_rings(objects, index, factor)]
+            if not all(np.isfinite(ring).all() for ring in rings):
+                continue
+            area = polygons_to_mask(rings, canvas.shape[:2])
         view = canvas[: area.shape[0], : area.shape[1]]
         view[area] = view[area] * (1 - alpha) + np.array(class_color(label), np.float32) * alpha
     return Image.fromarray(canvas.round().astype(np.uint8))
@@ -169,11 +180,17 @@ def _outline(
         _stroke(draw, ring, color, pen.line, pattern)
 
 
+def _own_rings(objects: Instances, index: int, factor: int) -> list[list[tuple[float, float]]]:
+    """The contours of an object in pixels of the picture; empty where it has none."""
+    if objects.contours is None or objects.ring_object is None:
+        return []
+    mine = objects.contours[objects.ring_object == index]
+    return [[(float(x) * factor, float(y) * factor) for x, y in ring] for ring in mine.tolist()]
+
+
 def _rings(objects: Instances, index: int, factor: int) -> list[list[tuple[float, float]]]:
-    if objects.contours is not None and objects.ring_object is not None:
-        mine = objects.contours[objects.ring_object == index]
-        if len(mine):
-            return [[(float(x) * factor, float(y) * factor) for x, y in ring] for ring in mine.tolist()]
+    if rings := _own_rings(objects, index, factor):
+        return rings
     x0, y0, x1, y1 = _corners(objects, index, factor)
     return [[(x0, y0), (x1, y0), (x1, y1), (x0, y1)]]
 

@@ -23,7 +23,7 @@ _NUMBERED = 24  # classes up to which a confusion matrix has numbers in it
 
 def score_figures(scores: Scores) -> list[Figure]:
     """All plots of one split, each where the scores have what it shows."""
-    detects = scores.task != "classification"
+    detects = scores.task in ("detection", "instance")
     figures = [
         _pr(scores, _PR_DETECTION if detects else _PR_CLASSIFICATION),
         _confusion(scores),
@@ -146,10 +146,11 @@ def _confusion(scores: Scores) -> Figure | None:
         if detects
         else ""
     )
+    unit = "pixels" if scores.task == "semantic" else "counts"
     return Figure(
         id="confusion",
         title=f"Confusion matrix{at}",
-        help="Rows are the truth, columns the answer; numbers are counts, shades the share of the row. What is right "
+        help=f"Rows are the truth, columns the answer; numbers are {unit}, shades the share of the row. What is right "
         f"lies on the diagonal.{nothing}",
         data=[heat],
         layout={

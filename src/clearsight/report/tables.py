@@ -4,82 +4,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 from clearsight.metrics.scores import Scores
+from clearsight.report.cells import Cell, Column, Table, count_cell, number_cell, score_cell
+from clearsight.report.class_tables import class_table
 from clearsight.report.content import ReportContent
 from clearsight.report.numbers import DASH, count, general, interval, percent, score
-from clearsight.report.palette import class_color, to_hex
 from clearsight.report.verdict import FIGURE_NAMES
 
-__all__ = ["Cell", "Column", "Table", "data_table", "flat", "key_figures", "score_tables", "statistics_rows"]
+__all__ = ["data_table", "flat", "key_figures", "score_tables", "statistics_rows"]
 
 
 _SHOWN_ELSEWHERE = {"images", "counts", "object_sizes", "objects_per_image", "image_sizes"}
-
-
-class Column(NamedTuple):
-    """A column's head.
-
-    Args:
-        name: as printed.
-        number: right-aligned, sorted as a number.
-        help: what it means; shown when the pointer rests on it.
-    """
-
-    name: str
-    number: bool = True
-    help: str = ""
-
-
-class Cell(NamedTuple):
-    """One cell.
-
-    Args:
-        text: as printed.
-        sort: what it sorts by; NaN sorts last.
-        color: a swatch before the text, or "".
-        whisker: `(low, value, high)` in [0, 1], drawn as a dot on a line, or None.
-        share: a bar of this part of the cell, or None.
-    """
-
-    text: str
-    sort: float | str = ""
-    color: str = ""
-    whisker: tuple[float, float, float] | None = None
-    share: float | None = None
-
-
-class Table(NamedTuple):
-    """A table with its words.
-
-    Args:
-        id: unique in the page.
-        title: heading.
-        help: how to read it.
-        columns: heads.
-        rows: one cell a column.
-    """
-
-    id: str
-    title: str
-    help: str
-    columns: list[Column]
-    rows: list[list[Cell]]
-
-
-def _number(value: float, text: str) -> Cell:
-    return Cell(text, value if math.isfinite(value) else math.nan)
-
-
-def _score(row: Mapping[str, Any], key: str) -> Cell:
-    value = float(row.get(key, math.nan))
-    return _number(value, score(value))
-
-
-def _count(row: Mapping[str, Any], key: str) -> Cell:
-    value = float(row.get(key, math.nan))
-    return _number(value, count(value))
 
 
 # ------------------------------------------------------------------------------------------------ scores
@@ -87,6 +24,8 @@ def _key_names(scores: Scores) -> list[str]:
     """The figures of the summary that matter most, the most telling first."""
     wanted = {
         "classification": ("accuracy", "balanced_accuracy", "macro_f1", "auc", "calibration_error", "loss"),
+        "semantic": ("miou", "dice", "pixel_accuracy", "boundary_f", "foreground_rand"),
+        "instance": ("map", "map_50", "map_75", "dsb_ap", "aji", "boundary_f"),
     }.get(scores.task, ("map", "map_50", "map_75", "voc_map_50", "mar_100"))
     return [name for name in wanted if name in scores.summary] or list(scores.summary)
 
@@ -104,7 +43,7 @@ def score_tables(content: ReportContent) -> list[Table]:
     if content.main is None:
         return []
     scores = content.main[1]
-    tables = [_splits(content), _classes(scores), _sizes(scores), _mistakes(scores)]
+    tables = [_splits(content), class_table(scores), _sizes(scores), _mistakes(scores)]
     return [table for table in tables if table is not None]
 
 
@@ -114,79 +53,10 @@ def _splits(content: ReportContent) -> Table | None:
     names = _key_names(next(iter(content.scores.values())))
     columns = [Column("Split", number=False), Column("Images"), *(Column(FIGURE_NAMES.get(n, n)) for n in names)]
     rows = [
-        [Cell(split, split), _number(s.images, count(s.images)), *(_score(s.summary, name) for name in names)]
+        [Cell(split, split), number_cell(s.images, count(s.images)), *(score_cell(s.summary, name) for name in names)]
         for split, s in content.scores.items()
     ]
     return Table("splits", "Splits side by side", "Everything below is of the first split.", columns, rows)
-
-
-def _classes(scores: Scores) -> Table | None:
-    if not scores.per_class:
-        return None
-    return _classifier_classes(scores) if scores.task == "classification" else _detector_classes(scores)
-
-
-def _name(scores: Scores, row: Mapping[str, Any]) -> Cell:
-    return Cell(row["class"], row["class"], color=to_hex(class_color(scores.classes.index(row["class"]))))
-
-
-def _detector_classes(scores: Scores) -> Table:
-    columns = [
-        Column("Class", number=False),
-        Column("Objects", help="Annotated objects, without ignored ones"),
-        Column("AP", help="Average precision, mean over IoU 0.50 to 0.95 (COCO)"),
-        Column("AP, 95 % interval", help="Percentile bootstrap over images; the axis runs from 0 to 1"),
-        Column("AP50", help="Average precision at IoU 0.50"),
-        Column("AP75", help="Average precision at IoU 0.75"),
-        Column("Score", help="The score from which F1 is best"),
-        Column("Precision", help="Share of detections from that score on that are right"),
-        Column("Recall", help="Share of objects that they find"),
-        Column("F1", help="Harmonic mean of precision and recall"),
-    ]
-    rows = []
-    for row in scores.per_class:
-        spread = (row.get("ap_low", math.nan), row.get("ap", math.nan), row.get("ap_high", math.nan))
-        known = all(math.isfinite(v) for v in spread)
-        shown = Cell(
-            interval((spread[0], spread[2])) or DASH,
-            spread[2] - spread[0] if known else math.nan,
-            whisker=spread if known else None,
-        )
-        figures = [_score(row, key) for key in ("ap_50", "ap_75", "threshold", "precision", "recall", "f1")]
-        rows.append([_name(scores, row), _count(row, "objects"), _score(row, "ap"), shown, *figures])
-    return Table(
-        "classes",
-        "Each class",
-        "Precision, recall and F1 are given at IoU 0.5 and at each class's own best score. A dash means that the "
-        "figure does not exist, for example because the split has no object of the class. Click a head to sort.",
-        columns,
-        rows,
-    )
-
-
-def _classifier_classes(scores: Scores) -> Table:
-    columns = [
-        Column("Class", number=False),
-        Column("Images", help="Images of this class"),
-        Column("Precision", help="Share of answers of this class that are right"),
-        Column("Recall", help="Share of the class's images that are recognised"),
-        Column("F1", help="Harmonic mean of precision and recall"),
-        Column("AUC", help="Area under the ROC curve, the class against the rest"),
-        Column("AP", help="Average precision, the class against the rest"),
-    ]
-    rows = [
-        [_name(scores, row), _count(row, "support")]
-        + [_score(row, key) for key in ("precision", "recall", "f1", "auc", "ap")]
-        for row in scores.per_class
-    ]
-    return Table(
-        "classes",
-        "Each class",
-        "A dash means that the figure does not exist, for example because the split has no image of the class. Click a "
-        "head to sort.",
-        columns,
-        rows,
-    )
 
 
 _QUARTERS = ("smallest quarter", "second quarter", "third quarter", "largest quarter")
@@ -212,8 +82,8 @@ def _sizes(scores: Scores) -> Table | None:
         called = f"{row['size']} (COCO)" if row["group"] == "coco" else next(names, "of like number")
         low, high = float(row["low"]), float(row["high"])
         side = f"{low:.0f} – {high:.0f}" if math.isfinite(high) else f"from {low:.0f}"
-        figures = [_score(row, key) for key in ("ap", "ap_50", "recall")]
-        rows.append([Cell(called, called), _number(low, side), _count(row, "objects"), *figures])
+        figures = [score_cell(row, key) for key in ("ap", "ap_50", "recall")]
+        rows.append([Cell(called, called), number_cell(low, side), count_cell(row, "objects"), *figures])
     return Table(
         "sizes",
         "Each size",
@@ -234,7 +104,7 @@ _KINDS = {
 
 def _mistakes(scores: Scores) -> Table | None:
     total = sum(scores.mistakes.values())
-    if not total or scores.task == "classification":
+    if not total or scores.task in ("classification", "semantic"):
         return None
     columns = [Column("Kind", number=False), Column("Mistakes"), Column("Share"), Column("What it is", number=False)]
     rows = []
@@ -244,7 +114,7 @@ def _mistakes(scores: Scores) -> Table | None:
         rows.append(
             [
                 Cell(name, name),
-                _number(number, count(number)),
+                number_cell(number, count(number)),
                 Cell(percent(part), part, share=part),
                 Cell(meaning, meaning),
             ]
@@ -277,9 +147,9 @@ def data_table(statistics: Mapping[str, Any]) -> Table | None:
         rows.append(
             [
                 Cell(split, split),
-                _count(images, split),
-                _number(total, count(total)),
-                *(_number(of_split.get(name, 0), count(of_split.get(name, 0))) for name in shown),
+                count_cell(images, split),
+                number_cell(total, count(total)),
+                *(number_cell(of_split.get(name, 0), count(of_split.get(name, 0))) for name in shown),
             ]
         )
     more = f" The first {len(shown)} of {len(classes)} classes are listed." if len(classes) > len(shown) else ""

@@ -30,6 +30,19 @@ FIGURE_NAMES = {
     "auc": "AUC",
     "calibration_error": "Calibration error",
     "loss": "Loss",
+    "miou": "Mean IoU",
+    "dice": "Mean Dice",
+    "pixel_accuracy": "Pixel accuracy",
+    "mean_accuracy": "Mean accuracy",
+    "boundary_f": "Boundary F",
+    "hd95": "HD95 (px)",
+    "foreground_rand": "Rand score, foreground",
+    "dsb_ap": "AP of the Data Science Bowl",
+    "dsb_ap_50": "the same at IoU 0.5",
+    "aji": "Aggregated Jaccard",
+    "matched_iou": "IoU of found objects",
+    "box_map": "mAP of boxes",
+    "box_map_50": "AP50 of boxes",
 }
 """Figures as they are called in print."""
 
@@ -106,11 +119,12 @@ def _highest(content: ReportContent, column: str) -> float:
 
 def _classes(scores: Scores) -> str:
     """The best and the weakest class, and AP50 for detectors."""
-    key, called = ("ap", "AP") if scores.task != "classification" else ("recall", "recall")
+    key, called = {"classification": ("recall", "recall"), "semantic": ("iou", "IoU")}.get(scores.task, ("ap", "AP"))
     known = [row for row in scores.per_class if math.isfinite(row.get(key, math.nan))]
     parts = []
     if math.isfinite(scores.summary.get("map_50", math.nan)):
-        parts.append(f"AP50, for which boxes need to overlap only by half, is {score(scores.summary['map_50'])}.")
+        shapes = "masks" if scores.task == "instance" else "boxes"
+        parts.append(f"AP50, for which {shapes} need to overlap only by half, is {score(scores.summary['map_50'])}.")
     if len(known) > 1:
         best, weak = max(known, key=lambda row: row[key]), min(known, key=lambda row: row[key])
         if score(best[key]) != score(weak[key]):
@@ -125,6 +139,9 @@ def _mistakes(scores: Scores) -> str:
     total = sum(scores.mistakes.values())
     if scores.task == "classification":
         return f"It gives {count(total)} of {count(scores.images)} images the wrong class." if scores.images else ""
+    if scores.task == "semantic":
+        pixels = sum(map(sum, scores.confusion))
+        return f"It gives {percent(total / pixels)} of the pixels the wrong class." if pixels else ""
     if not total:
         return ""
     kind, most = max(scores.mistakes.items(), key=lambda item: item[1])

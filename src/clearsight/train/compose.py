@@ -12,6 +12,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
 
+from clearsight.data.class_pixels import class_pixel_counts, class_weights
 from clearsight.data.dataset import Dataset
 from clearsight.data.digit_scenes import read_digit_scenes
 from clearsight.data.loader import Loader
@@ -24,10 +25,12 @@ from clearsight.errors import CheckpointError, ConfigError, DataError
 from clearsight.measure.anchor_check import anchor_findings
 from clearsight.metrics.scores import main_metric
 from clearsight.models import build_model
+from clearsight.models.segment.segmenter import Segmenter
 from clearsight.recipe.model_sections import ModelConfig
 from clearsight.recipe.schema import Recipe
+from clearsight.recipe.segment_sections import SegmenterSection
 from clearsight.train.checkpoint import check_same_model
-from clearsight.train.evaluate import Evaluator
+from clearsight.train.evaluate import Evaluator, region_class
 from clearsight.train.folder import RunFolder
 from clearsight.train.random_state import kept_random_state
 from clearsight.train.state import Settings
@@ -38,7 +41,12 @@ if TYPE_CHECKING:
 
 __all__ = ["Data", "Parts", "compose", "compose_evaluator", "describe_data", "read_data", "restore_model"]
 
-DOES = {"classification": ("classification",), "detection": ("detection", "instance")}
+DOES = {
+    "classification": ("classification",),
+    "detection": ("detection", "instance"),
+    "semantic": ("semantic",),
+    "instance": ("instance",),
+}
 """Tasks of data sets that a recipe's task can be trained on."""
 
 
@@ -134,6 +142,7 @@ def compose(recipe: Recipe, fabric: Fabric) -> Parts:
         )
     with fabric.rank_zero_first(local=True):  # generated data is written by one process and read by all
         data = read_data(recipe)
+    region_class(recipe.eval, data.whole.classes)  # a wrong name is said now, not after the training
     data.whole.findings.extend(find_leaks(data.whole))
     samples = SampleSet(
         data.train,
@@ -146,6 +155,7 @@ def compose(recipe: Recipe, fabric: Fabric) -> Parts:
     )
     statistics = measure_statistics(samples, seed=recipe.trainer.seed)
     model = new_model(recipe, recipe.model, classes=len(data.whole.classes), statistics=statistics)
+    weigh_classes(model, recipe.model, data.train)
     data.whole.findings.extend(anchor_findings(model, data.train, recipe.data.size, fit=recipe.data.fit))
     loader = Loader(
         samples,
@@ -195,7 +205,14 @@ def compose_evaluator(recipe: Recipe, fabric: Fabric, dataset: Dataset) -> Evalu
         world=fabric.world_size,
         pin_memory=fabric.device.type == "cuda",
     )
-    return Evaluator(fabric=fabric, dataset=dataset, loader=loader, config=recipe.eval)
+    return Evaluator(fabric=fabric, dataset=dataset, loader=loader, config=recipe.eval, task=recipe.task)
+
+
+def weigh_classes(model: nn.Module, config: ModelConfig, train: Dataset) -> None:
+    """Tell a segmenter's loss how much each class counts, by how rare its pixels are in training images."""
+    if isinstance(model, Segmenter) and isinstance(config, SegmenterSection) and config.class_weights != "none":
+        weights = class_weights(class_pixel_counts(train), method=config.class_weights)
+        model.objective.set_class_weights(torch.from_numpy(weights).float())
 
 
 def new_model(recipe: Recipe, config: ModelConfig, *, classes: int, statistics: Statistics) -> nn.Module:

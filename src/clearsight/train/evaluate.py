@@ -4,26 +4,47 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
+from clearsight.data.class_map import read_class_map
 from clearsight.data.dataset import Dataset
-from clearsight.errors import DataError
+from clearsight.data.kept_map import KeptMap
+from clearsight.errors import ConfigError, DataError, nearest
 from clearsight.metrics.classify import score_classification
+from clearsight.metrics.compare_maps import SemanticResult, compare_maps
 from clearsight.metrics.detect import score_detection
+from clearsight.metrics.instances import score_instances
 from clearsight.metrics.results import ImageResult
 from clearsight.metrics.scores import Scores
+from clearsight.metrics.semantic import score_semantic
 from clearsight.ops.selection import Selection
 from clearsight.recipe.schema import EvalConfig
+from clearsight.train.file_pixels import labels_in_file, to_file_pixels, truth_of
 from clearsight.train.state import SizedBatches
-from clearsight.types import Batch, Classification, ImageMeta, Instances, Record
+from clearsight.types import Batch, Classification, ImageMeta, Task
 
 if TYPE_CHECKING:
+    import numpy as np
     from lightning_fabric import Fabric
 
-__all__ = ["Evaluator", "predict_split", "selection_of", "to_file_pixels", "truth_of"]
+    from clearsight.types import Instances
+
+__all__ = ["Evaluator", "SemanticPrediction", "predict_split", "region_class", "selection_of"]
+
+
+class SemanticPrediction(NamedTuple):
+    """What is kept of a segmenter's answer.
+
+    Args:
+        result: how it compares with the truth, at the file's size.
+        labels: its classes, packed, for a picture.
+    """
+
+    result: SemanticResult
+    labels: KeptMap
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,12 +56,14 @@ class Evaluator:
         dataset: the split.
         loader: its batches in order, without augmentation, `drop_last` off.
         config: the recipe's `eval` section.
+        task: the recipe's.
     """
 
     fabric: Fabric
     dataset: Dataset
     loader: SizedBatches
     config: EvalConfig
+    task: Task
 
     def __call__(self, model: nn.Module) -> dict[str, float]:
         """The summary figures, without intervals: fast enough for every epoch."""
@@ -54,12 +77,15 @@ class Evaluator:
             bootstrap: resamples for the intervals; 0 gives none.
         """
         records, classes = self.dataset.records, self.dataset.classes
-        if predictions and isinstance(predictions[0], Classification):
+        if self.task == "classification":
             probs = torch.stack([one.probs for one in predictions])
             labels = torch.tensor([-1 if record.label is None else record.label for record in records])
             paths = [record.image for record in records]
             return score_classification(probs, labels, classes, bootstrap=bootstrap, paths=paths)
-        return score_detection(self.results(predictions), classes, bootstrap=bootstrap)
+        if self.task == "semantic":
+            return score_semantic([one.result for one in predictions], classes, bootstrap=bootstrap)
+        score = score_instances if self.task == "instance" else score_detection
+        return score(self.results(predictions), classes, bootstrap=bootstrap)
 
     def close(self) -> None:
         """Stop the loader's workers."""
@@ -69,11 +95,50 @@ class Evaluator:
 
     def results(self, predictions: Sequence[tuple[Instances, tuple[int, int]]]) -> list[ImageResult]:
         """Predictions beside what the files say."""
+        shapes = self.task == "instance"
         pairs = zip(self.dataset.records, predictions, strict=True)
         return [
-            ImageResult(path=record.image, size=size, predicted=found, truth=truth_of(record))
+            ImageResult(path=record.image, size=size, predicted=found, truth=truth_of(record, shapes=shapes))
             for record, (found, size) in pairs
         ]
+
+    def predict(self, model: nn.Module, batch: Batch) -> list[Any]:
+        """What is kept of a model's answers to one batch; see `predict_split`."""
+        answer: Callable[..., list[Any]] = model.predict  # pyright: ignore[reportAssignmentType]
+        if self.task == "classification":
+            return [Classification(probs=one.probs.float().cpu()) for one in answer(batch.images, batch.sizes)]
+        if self.task == "semantic":
+            found = answer(batch.images, batch.sizes)
+            return [
+                self._compare(labels_in_file(one, meta.size), meta) for one, meta in zip(found, batch.meta, strict=True)
+            ]
+        found = answer(batch.images, batch.sizes, selection_of(self.config))
+        return [(to_file_pixels(one, meta), meta.size) for one, meta in zip(found, batch.meta, strict=True)]
+
+    def _compare(self, labels: np.ndarray, meta: ImageMeta) -> SemanticPrediction:
+        truth = read_class_map(self.dataset.records[meta.index])
+        result = compare_maps(
+            labels,
+            truth,
+            len(self.dataset.classes),
+            path=meta.path,
+            tolerance=self.config.boundary_tolerance,
+            cells=region_class(self.config, self.dataset.classes),
+        )
+        return SemanticPrediction(result, KeptMap.of(labels))
+
+
+def region_class(config: EvalConfig, classes: Sequence[str]) -> int | None:
+    """The label of the class whose regions are compared.
+
+    Raises:
+        ConfigError: there is no class of that name.
+    """
+    if config.regions is None:
+        return None
+    if config.regions not in classes:
+        raise ConfigError(f"eval.regions: there is no class {config.regions!r}{nearest(config.regions, classes)}")
+    return tuple(classes).index(config.regions)
 
 
 def predict_split(evaluator: Evaluator, model: nn.Module) -> list[Any]:
@@ -84,7 +149,8 @@ def predict_split(evaluator: Evaluator, model: nn.Module) -> list[Any]:
         model: on the device, in eval mode.
 
     Returns:
-        `Classification` an image, or for detectors a pair of `Instances` in the file's pixels and the file's size.
+        One an image: `Classification`; `SemanticPrediction`; of models of objects a pair of `Instances` in the file's
+        pixels, masks as contours, and the file's size.
 
     Raises:
         DataError: the loader left an image out.
@@ -93,8 +159,8 @@ def predict_split(evaluator: Evaluator, model: nn.Module) -> list[Any]:
     found: dict[int, Any] = {}
     with torch.no_grad(), fabric.autocast():
         for batch in evaluator.loader.epoch(0):
-            for meta, one in zip(batch.meta, _predict(model, batch.to(fabric.device), evaluator.config), strict=True):
-                found[meta.index] = one
+            answers = evaluator.predict(model, batch.to(fabric.device))
+            found |= {meta.index: one for meta, one in zip(batch.meta, answers, strict=True)}
     if fabric.world_size > 1:
         parts: list[Any] = [None] * fabric.world_size
         torch.distributed.all_gather_object(parts, found)
@@ -105,33 +171,6 @@ def predict_split(evaluator: Evaluator, model: nn.Module) -> list[Any]:
     return [found[i] for i in range(len(evaluator.dataset))]
 
 
-def _predict(model: nn.Module, batch: Batch, config: EvalConfig) -> list[Any]:
-    predict: Callable[..., list[Any]] = model.predict  # pyright: ignore[reportAssignmentType]
-    if batch.targets.label is not None:
-        return [Classification(probs=one.probs.float().cpu()) for one in predict(batch.images, batch.sizes)]
-    instances = predict(batch.images, batch.sizes, selection_of(config))
-    return [(to_file_pixels(one, meta), meta.size) for one, meta in zip(instances, batch.meta, strict=True)]
-
-
 def selection_of(config: EvalConfig) -> Selection:
     """Which of a detector's boxes a recipe keeps."""
     return Selection(**config.model_dump(include={field.name for field in fields(Selection)}))
-
-
-def to_file_pixels(instances: Instances, meta: ImageMeta) -> Instances:
-    """Predictions moved from the pixels of a sample to those of its file, on the CPU; masks are left out."""
-    boxes = instances.boxes.detach().float().cpu()
-    y, x = meta.scale
-    height, width = meta.size
-    boxes = boxes / torch.tensor([x, y, x, y])
-    limit = torch.tensor([width, height, width, height], dtype=boxes.dtype)
-    scores: Tensor | None = None if instances.scores is None else instances.scores.float().cpu()
-    return Instances(boxes=boxes.clamp(min=0).minimum(limit), labels=instances.labels.cpu(), scores=scores)
-
-
-def truth_of(record: Record) -> Instances:
-    """What a file says of its objects, exactly, in its own pixels; crowds and difficult objects are marked `ignore`."""
-    boxes = torch.tensor([item.box for item in record.objects], dtype=torch.float32).reshape(-1, 4)
-    labels = torch.tensor([item.label for item in record.objects], dtype=torch.int64)
-    ignore = torch.tensor([item.crowd or item.difficult for item in record.objects], dtype=torch.bool)
-    return Instances(boxes=boxes, labels=labels, ignore=ignore)

@@ -14,15 +14,16 @@ from clearsight.recipe.schema import OptimizerConfig
 
 __all__ = ["build_optimizer", "parameter_groups"]
 
-BACKBONE = "backbone."
+BACKBONE = "backbone"
 
 
 def parameter_groups(model: nn.Module, config: OptimizerConfig) -> list[dict[str, Any]]:
     """Trainable parameters in up to four groups: backbone or head, decayed or not.
 
-    A parameter belongs to the backbone when its name starts with `backbone.`; its rate is `lr × backbone_lr`. Scales of
-    norms and biases (fewer than two dimensions) are not decayed, unless `decay_norm_and_bias` says so: decay is a prior
-    on the directions that a layer computes, and those parameters set ranges (He et al. 2019, arXiv:1812.01187, 3.1).
+    A parameter belongs to the backbone when it lies in a module of that name (`backbone.…`, `net.backbone.…`); its rate
+    is `lr × backbone_lr`. Scales of norms and biases (fewer than two dimensions) are not decayed, unless
+    `decay_norm_and_bias` says so: decay is a prior on the directions that a layer computes, and those parameters set
+    ranges (He et al. 2019, arXiv:1812.01187, 3.1).
 
     Args:
         model: the model; parameters with `requires_grad` off are left out.
@@ -38,7 +39,7 @@ def parameter_groups(model: nn.Module, config: OptimizerConfig) -> list[dict[str
     for name, parameter in model.named_parameters():
         if not parameter.requires_grad:
             continue
-        backbone = name.startswith(BACKBONE)
+        backbone = BACKBONE in name.split(".")[:-1]
         decayed = config.decay_norm_and_bias or parameter.ndim > 1
         key = f"{'backbone' if backbone else 'head'}, {'decayed' if decayed else 'not decayed'}"
         lr = config.lr * (config.backbone_lr if backbone else 1.0)

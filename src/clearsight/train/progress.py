@@ -11,7 +11,7 @@ __all__ = ["ProgressReport", "duration"]
 
 SMOOTHING = 0.9
 """Share that the past keeps in the running speed and loss."""
-SHOWN = ("map", "map_50", "accuracy", "balanced_accuracy", "macro_f1", "loss")
+SHOWN = ("map", "map_50", "miou", "dice", "accuracy", "balanced_accuracy", "macro_f1", "loss")
 
 
 class ProgressReport(Observer):

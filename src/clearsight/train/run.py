@@ -197,7 +197,8 @@ def _say(console: Console, parts: Parts) -> None:
     for name, part in (("train", data.train), ("val", data.val), ("test", data.test)):
         if part is not None:
             counts = ", ".join(f"{label} {count}" for label, count in part.counts().items())
-            console.print(f"{name}: {len(part)} images ({counts})", highlight=False, markup=False, soft_wrap=True)
+            counted = "" if part.task == "semantic" else f" ({counts})"
+            console.print(f"{name}: {len(part)} images{counted}", highlight=False, markup=False, soft_wrap=True)
     parameters = sum(p.numel() for p in parts.model.parameters())
     console.print(f"model: {type(parts.model).__name__}, {parameters:,} parameters", highlight=False)
 

@@ -13,15 +13,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from clearsight.data.class_map import read_class_map
 from clearsight.data.decode import read_image
 from clearsight.data.samples import SampleSet
 from clearsight.metrics.scores import Scores
 from clearsight.recipe.schema import Recipe
+from clearsight.report.class_map_picture import draw_class_map
 from clearsight.report.content import Picture, ReportContent
 from clearsight.report.html import write_report
 from clearsight.report.overlay import display_image, draw_instances, draw_label
 from clearsight.train.compose import Parts
-from clearsight.train.evaluate import truth_of
+from clearsight.train.evaluate import SemanticPrediction
+from clearsight.train.file_pixels import truth_of
 from clearsight.train.folder import RunFolder
 from clearsight.types import Classification, Finding, Instances, Record
 
@@ -115,6 +118,10 @@ def _worst(records: Sequence[Record], scores: Scores, predictions: Sequence[Any]
         record, found = records[entry["image"]], predictions[entry["image"]]
         image = read_image(record.image)
         caption = f"{record.image.name}: {entry['why']}"
+        if isinstance(found, SemanticPrediction):
+            labels, truth = found.labels.labels(), read_class_map(record)
+            pictures.append((draw_class_map(image, labels, scores.classes, truth=truth), caption))
+            continue
         if isinstance(found, Classification):
             said = f"{scores.classes[found.label]} ({found.score:.0%})"
             pictures.append((draw_label(image, said, good=found.label == record.label), caption))
@@ -122,7 +129,8 @@ def _worst(records: Sequence[Record], scores: Scores, predictions: Sequence[Any]
         instances: Instances = found[0]
         if instances.scores is not None:
             instances = instances.select(instances.scores >= threshold)
-        pictures.append((draw_instances(image, instances, scores.classes, truth=truth_of(record)), caption))
+        truth = truth_of(record, shapes=instances.contours is not None)
+        pictures.append((draw_instances(image, instances, scores.classes, truth=truth), caption))
     return pictures
 
 
@@ -136,6 +144,8 @@ def _samples(samples: SampleSet) -> list[Picture]:
         caption = sample.meta.path.name
         if sample.instances is not None:
             pictures.append((draw_instances(image, sample.instances, samples.classes), caption))
+        elif sample.semantic is not None:
+            pictures.append((draw_class_map(image, sample.semantic.numpy(), samples.classes), caption))
         elif isinstance(sample.label, int):
             pictures.append((draw_label(image, samples.classes[sample.label]), caption))
         else:

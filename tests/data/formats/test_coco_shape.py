@@ -78,6 +78,14 @@ def test_one_ring_without_its_list():
     assert box_of_shape(rings, None) == (0, 0, 4, 4)
 
 
+def test_a_short_ring_beside_others_is_left_to_the_checks():
+    rings, _ = parse_segmentation([[0, 0, 4, 0, 4, 4], [1, 2, 3, 4]])
+    assert [len(ring) for ring in rings] == [3, 2]
+    for short in ([[1, 2, 3, 4]], [[1, 2], [1, 2, 3, 4]], [[0, 0, 4, 0, 4, 4], [1, 2, 3]]):
+        with pytest.raises(DataError, match="numbers, expected an even number of at least 6"):
+            parse_segmentation(short)
+
+
 def test_wrong_values_are_shown_short():
     with pytest.raises(DataError, match=r"bbox is \[0, 1, 2.*…, expected four numbers"):
         parse_box(list(range(100)))

@@ -10,7 +10,8 @@ from pycocotools import mask as coco_mask
 
 from clearsight.data.dataset import Dataset
 from clearsight.data.formats import coco
-from clearsight.ops.masks import mask_to_polygons, mask_to_rle, polygons_to_mask
+from clearsight.ops.masks import mask_to_rle
+from clearsight.ops.outlines import mask_to_polygons, polygons_to_mask
 from clearsight.types import Object, Record
 
 

@@ -13,7 +13,8 @@ from PIL import Image
 from clearsight.data.formats.labelme_shapes import CIRCLE_POINTS, UnsupportedShape, parse_shape, shapes_of
 from clearsight.errors import DataError
 from clearsight.ops.contours import polygon_area
-from clearsight.ops.masks import mask_to_rle, polygons_to_mask, rle_to_mask
+from clearsight.ops.masks import mask_to_rle, rle_to_mask
+from clearsight.ops.outlines import polygons_to_mask
 from clearsight.types import Object
 
 SIZE = (30, 40)

@@ -10,7 +10,7 @@ import pytest
 from clearsight.data.formats import coco, instance_png, voc
 from clearsight.data.formats.labelme import read
 from clearsight.data.formats.labelme_write import loses, write
-from clearsight.ops.masks import polygons_to_mask
+from clearsight.ops.outlines import polygons_to_mask
 from clearsight.types import Object
 
 

@@ -90,8 +90,8 @@ def test_values_without_a_class(scene, only):
     found = only(got.findings, "unknown-class")
     assert found.where.endswith("odd.png")
     assert (found.severity, found.action) == ("error", "image dropped")
-    assert "3 pixels have the values 7, 9" in found.explanation
-    assert found.evidence == {"values": [7, 9], "pixels": 3}
+    assert "3 pixels have values without a class, 7 (2), 9 (1)" in found.explanation
+    assert found.evidence == {"values": [7, 9], "counts": [2, 1], "pixels": 3}
 
 
 def test_colour_and_damaged_masks(scene, only):

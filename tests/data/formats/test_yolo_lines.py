@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from clearsight.data.formats.yolo_lines import line_of, one_ring, parse_labels
-from clearsight.ops.masks import mask_to_polygons, mask_to_rle, polygons_to_mask
+from clearsight.ops.masks import mask_to_rle
+from clearsight.ops.outlines import mask_to_polygons, polygons_to_mask
 from clearsight.types import Finding, Object
 
 SIZE = (300, 400)

@@ -64,6 +64,23 @@ def test_any_norm_and_channels_give_gradients(norm: str, channels: int) -> None:
     assert all(p.grad is not None and torch.isfinite(p.grad).all() for p in model.parameters())
 
 
+@pytest.mark.parametrize(("small_input", "stride"), [(False, 2), (True, 1)])
+def test_the_stem_is_a_level_where_it_is_asked_for(
+    small_input: bool, stride: int, has_levels: Callable[..., None]
+) -> None:
+    model = ResNet(18, small_input=small_input).eval()
+    images = torch.randn(1, 3, 64, 96)
+    before = model.features(images)
+    model.show_stem()
+    after = model.features(images)
+    assert model.strides["c1"] == stride
+    assert list(after) == ["c1", *before] == ["c1", "c2", "c3", "c4", "c5"]
+    assert all(torch.equal(after[level], value) for level, value in before.items())
+    stem = model.relu(model.bn1(model.conv1(images)))
+    torch.testing.assert_close(after["c1"], stem, rtol=1e-5, atol=1e-5)
+    has_levels(model, (97, 65))
+
+
 def test_small_input_keeps_the_resolution() -> None:
     model = ResNet(18, small_input=True).eval()
     assert model.strides == {"c2": 1, "c3": 2, "c4": 4, "c5": 8}

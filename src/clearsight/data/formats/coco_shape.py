@@ -88,8 +88,8 @@ def parse_segmentation(value: object) -> tuple[list[np.ndarray], Rle | None]:
     """Polygons, or run lengths, or neither for `[]`, `[[]]` and null.
 
     Raises:
-        DataError: another type, an odd number of coordinates, a ring of fewer than three vertices, or runs that do not
-            fit their size.
+        DataError: another type, an odd number of coordinates, no ring of three vertices, or runs that do not fit their
+            size. A shorter ring beside others is given as it is; `check_object` drops it.
     """
     if value is None:
         return [], None
@@ -98,13 +98,16 @@ def parse_segmentation(value: object) -> tuple[list[np.ndarray], Rle | None]:
     if not isinstance(value, list):
         raise DataError(f"segmentation is {_short(value)}, expected a list of rings or an object with counts and size")
     rings = [value] if value and _all_numbers(value) else value  # one ring without its outer list
-    return [_parse_ring(ring) for ring in rings if ring != []], None
+    parsed = [_parse_ring(ring) for ring in rings if ring != []]
+    if parsed and all(len(ring) < 3 for ring in parsed):
+        raise DataError(f"segmentation has a ring of {parsed[0].size} numbers, expected an even number of at least 6")
+    return parsed, None
 
 
 def _parse_ring(ring: object) -> np.ndarray:
     if not isinstance(ring, list) or not _all_numbers(ring):
         raise DataError(f"segmentation has the ring {_short(ring)}, expected numbers [x1, y1, x2, y2, …]")
-    if len(ring) % 2 or len(ring) < 6:
+    if len(ring) % 2:
         raise DataError(f"segmentation has a ring of {len(ring)} numbers, expected an even number of at least 6")
     return np.array(ring, dtype=np.float64).reshape(-1, 2)
 

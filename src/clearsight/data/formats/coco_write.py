@@ -13,7 +13,8 @@ from clearsight.data.decode import image_size
 from clearsight.data.files import output_names, place_image, write_text
 from clearsight.data.formats.coco_shape import box_to_xywh, needs_corners, rings_overlap, segmentation_of
 from clearsight.errors import DataError
-from clearsight.ops.masks import mask_to_rle, polygons_to_mask
+from clearsight.ops.masks import mask_to_rle
+from clearsight.ops.outlines import polygons_to_mask
 from clearsight.types import Finding, Object, Record, Rle
 
 __all__ = ["loses", "write"]

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from clearsight.ops.masks import polygons_to_mask, rle_to_mask
+from clearsight.ops.masks import rle_to_mask
+from clearsight.ops.outlines import polygons_to_mask
 from clearsight.types import Object, Rle
 
 __all__ = ["Instance", "draw_instances", "split_instances"]

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 
 from clearsight.data.files import read_text
+from clearsight.data.object_rings import object_rings
 from clearsight.ops.contours import join_rings, polygon_box
-from clearsight.ops.masks import mask_to_polygons, polygons_to_mask, rle_to_mask
 from clearsight.types import Finding, Object
 
 __all__ = ["line_of", "one_ring", "parse_labels"]
@@ -87,11 +87,9 @@ def _whole(values: np.ndarray) -> np.ndarray:
 
 def one_ring(item: Object, size: tuple[int, int]) -> np.ndarray | None:
     """The outline of an object as one ring, holes and further parts joined by bridges; None if it has no mask."""
-    if item.rle is not None:
-        return join_rings(mask_to_polygons(rle_to_mask(item.rle)))
-    if len(item.polygons) > 1 and item.attributes.get("fill") == "union":
-        return join_rings(mask_to_polygons(polygons_to_mask(item.polygons, size, fill="union")))
-    return join_rings(item.polygons) if item.polygons else None
+    if item.rle is None and not item.polygons:
+        return None
+    return join_rings(object_rings(item, size))
 
 
 def line_of(item: Object, number: int, size: tuple[int, int]) -> str:

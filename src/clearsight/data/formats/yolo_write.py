@@ -15,7 +15,8 @@ from clearsight.data.files import output_names, place_image, write_text
 from clearsight.data.formats.yolo_lines import line_of
 from clearsight.errors import DataError
 from clearsight.ops.contours import polygon_box
-from clearsight.ops.masks import mask_to_polygons, rle_to_mask
+from clearsight.ops.masks import rle_to_mask
+from clearsight.ops.outlines import mask_to_polygons
 from clearsight.types import Finding, Object
 
 __all__ = ["loses", "write"]

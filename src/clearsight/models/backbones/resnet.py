@@ -100,6 +100,15 @@ class ResNet(nn.Module):
         self.embedding = reached
         kaiming_init(self)
 
+    def show_stem(self) -> None:
+        """From now on `features` gives what the stem says before its max-pool too: level `c1`, of 64 channels.
+
+        Its stride is half that of `c2`; of `small_input`, which pools nothing, it is that of `c2`.
+        """
+        stride = self.strides["c2"] if isinstance(self.maxpool, nn.Identity) else self.strides["c2"] // 2
+        self.channels = {"c1": 64, **self.channels}
+        self.strides = {"c1": stride, **self.strides}
+
     def features(self, images: Tensor) -> dict[str, Tensor]:
         """The pyramid.
 
@@ -107,17 +116,19 @@ class ResNet(nn.Module):
             images: `(n, channels, h, w)` float, normalised.
 
         Returns:
-            `c2` to `c5`, each `(n, channels[level], ceil(h / strides[level]), ceil(w / strides[level]))`.
+            `c2` to `c5`, each `(n, channels[level], ceil(h / strides[level]), ceil(w / strides[level]))`; before them
+            `c1` after `show_stem`.
 
         Raises:
             ShapeError: the images have other channels, or are smaller than the largest stride.
         """
         check_images(images, self)
-        x = self.maxpool(self.relu(conv_norm(self.conv1, self.bn1, images)))
-        c2 = self.layer1(x)
+        c1 = self.relu(conv_norm(self.conv1, self.bn1, images))
+        c2 = self.layer1(self.maxpool(c1))
         c3 = self.layer2(c2)
         c4 = self.layer3(c3)
-        return {"c2": c2, "c3": c3, "c4": c4, "c5": self.layer4(c4)}
+        levels = {"c2": c2, "c3": c3, "c4": c4, "c5": self.layer4(c4)}
+        return {"c1": c1, **levels} if "c1" in self.channels else levels
 
     def forward(self, images: Tensor) -> Tensor:
         """The last level, `c5`."""

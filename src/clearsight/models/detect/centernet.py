@@ -23,9 +23,9 @@ from clearsight.types import Instances, Targets
 
 if TYPE_CHECKING:
     from clearsight.data.normalisation import Statistics
-    from clearsight.recipe.detector_sections import CenterNetConfig
+    from clearsight.recipe.detector_sections import CentreSection
 
-__all__ = ["CenterNet", "CenterNetOutputs", "build_centernet"]
+__all__ = ["CenterNet", "CenterNetOutputs", "build_centernet", "score_cells"]
 
 SELECTION = Selection(score_threshold=0.1, nms_iou=1.0)  # peaks alone, as in the paper
 
@@ -101,21 +101,7 @@ class CenterNet(nn.Module):
 
     def scored(self, images: Tensor) -> Scored:
         """What `predict` selects from."""
-        logits, size, offset = self(images)
-        numbers = torch.isfinite(torch.cat((size, offset), dim=1)).all(dim=1, keepdim=True)
-        heat = logits.masked_fill(~(numbers & torch.isfinite(logits)), -torch.inf)
-        heat = heat.masked_fill(~local_peaks(heat), -torch.inf)
-        width = heat.shape[-1]
-
-        def decode(image: Tensor, point: Tensor) -> Tensor:
-            y, x = torch.div(point, width, rounding_mode="floor"), point % width
-            centre = torch.stack((x, y), dim=1) + offset[image, :, y, x].float()
-            half = size[image, :, y, x].float().clamp(min=0) / 2
-            return torch.cat((centre - half, centre + half), dim=1) * self.stride
-
-        scores = heat.permute(0, 2, 3, 1).flatten(1, 2)
-        level = torch.zeros(scores.shape[1], dtype=torch.int64, device=scores.device)
-        return Scored(scores, decode=decode, level=level)
+        return score_cells(self(images), stride=self.stride)
 
     @torch.no_grad()
     def predict(self, images: Tensor, sizes: Tensor, selection: Selection = SELECTION) -> list[Instances]:
@@ -131,12 +117,36 @@ class CenterNet(nn.Module):
         self.head.reset_prior()
 
 
-def build_centernet(config: CenterNetConfig, *, num_classes: int, channels: int, statistics: Statistics) -> CenterNet:
+def score_cells(outputs: CenterNetOutputs, *, stride: float) -> Scored:
+    """The peaks of the heat map as boxes; cells with what is no number have no score.
+
+    Args:
+        outputs: of a head on a map.
+        stride: pixels from cell to cell of it.
+    """
+    logits, size, offset = outputs
+    numbers = torch.isfinite(torch.cat((size, offset), dim=1)).all(dim=1, keepdim=True)
+    heat = logits.masked_fill(~(numbers & torch.isfinite(logits)), -torch.inf)
+    heat = heat.masked_fill(~local_peaks(heat), -torch.inf)
+    width = heat.shape[-1]
+
+    def decode(image: Tensor, point: Tensor) -> Tensor:
+        y, x = torch.div(point, width, rounding_mode="floor"), point % width
+        centre = torch.stack((x, y), dim=1) + offset[image, :, y, x].float()
+        half = size[image, :, y, x].float().clamp(min=0) / 2
+        return torch.cat((centre - half, centre + half), dim=1) * stride
+
+    scores = heat.permute(0, 2, 3, 1).flatten(1, 2)
+    level = torch.zeros(scores.shape[1], dtype=torch.int64, device=scores.device)
+    return Scored(scores, decode=decode, level=level)
+
+
+def build_centernet(config: CentreSection, *, num_classes: int, channels: int, statistics: Statistics) -> CenterNet:
     """The model that a recipe's `model` section describes; published weights are not loaded here.
 
     Args:
-        config: of name `centernet`. Its `norm` is the backbone's and that of the transposed convolutions too, which
-            have batch norm where it is None or frozen.
+        config: of name `centernet`, or another with its keys. Its `norm` is the backbone's and that of the transposed
+            convolutions too, which have batch norm where it is None or frozen.
         num_classes: k.
         channels: of the input.
         statistics: of the input's channels.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import partial
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -16,7 +16,7 @@ from clearsight.models.detect.box_head import BoxHead
 from clearsight.models.detect.pyramid import Pyramid, build_pyramid
 from clearsight.models.detect.regions import RegionDetections, detect_regions, score_regions, size_of
 from clearsight.models.detect.retinanet import convert_torchvision_retinanet
-from clearsight.models.detect.rois import RoiSampler
+from clearsight.models.detect.rois import Rois, RoiSampler
 from clearsight.models.detect.rpn import Rpn
 from clearsight.nn.input import InputNorm
 from clearsight.ops.selection import Selection
@@ -24,11 +24,13 @@ from clearsight.types import Instances, Targets
 
 if TYPE_CHECKING:
     from clearsight.data.normalisation import Statistics
-    from clearsight.recipe.proposal_sections import FasterRcnnConfig
+    from clearsight.recipe.proposal_sections import FasterRcnnConfig, MaskRcnnConfig
 
 __all__ = [
     "FasterRcnn",
+    "FasterRcnnParts",
     "build_faster_rcnn",
+    "build_parts",
     "convert_torchvision_faster_rcnn",
 ]
 
@@ -97,10 +99,7 @@ class FasterRcnn(nn.Module):
         Args:
             images: `(n, c, h, w)` uint8, uint16, or float in [0, 1].
         """
-        size = size_of(images)
-        levels = self.levels(images)
-        found = self.rpn.propose(self.rpn(levels, size), size)
-        return score_regions(self.box_head, partial(self.box_head, levels), found, size)
+        return self._score(self.levels(images), size_of(images))
 
     def levels(self, images: Tensor) -> list[Tensor]:
         """The pyramid, `(n, channels, h, w)` a level, in rising stride."""
@@ -117,17 +116,12 @@ class FasterRcnn(nn.Module):
         if self.stage == "rpn":
             return terms
         found = self.rpn.propose(outputs, size_of(images), learning=True)
-        rois = self.sampler(found, targets)
-        regions = self.box_head(levels, rois.boxes, rois.image)
-        terms["class"], terms["box"] = self.box_head.loss(regions, rois, targets)
-        return terms
+        return terms | self._region_terms(levels, self.sampler(found, targets), targets)
 
     @torch.no_grad()
     def predict(self, images: Tensor, sizes: Tensor, selection: Selection = SELECTION) -> list[Instances]:
         """Boxes in pixels of the images as given; see `models.base.Detects`."""
-        levels = self.levels(images)
-        found = self.rpn.propose(self.rpn(levels, size_of(images)), sizes)
-        return detect_regions(self.box_head, partial(self.box_head, levels), found, sizes, selection)
+        return self._detect(self.levels(images), size_of(images), sizes, selection)
 
     def adapt_weights(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Published weights under this model's names: torchvision's detector, or its classifier for the backbone."""
@@ -138,6 +132,25 @@ class FasterRcnn(nn.Module):
     def reset_classes(self) -> None:
         """Start the outputs of the box head anew."""
         self.box_head.reset_outputs()
+
+    # What a subclass that reads more from the regions builds on.
+    def _score(self, levels: list[Tensor], size: tuple[int, int]) -> RegionDetections:
+        """Scores and boxes of every proposal, from the pyramid of images of this size."""
+        found = self.rpn.propose(self.rpn(levels, size), size)
+        return score_regions(self.box_head, partial(self.box_head, levels), found, size)
+
+    def _region_terms(self, levels: list[Tensor], rois: Rois, targets: Targets) -> dict[str, Tensor]:
+        """The terms of what learns from the sampled regions."""
+        regions = self.box_head(levels, rois.boxes, rois.image)
+        class_loss, box_loss = self.box_head.loss(regions, rois, targets)
+        return {"class": class_loss, "box": box_loss}
+
+    def _detect(
+        self, levels: list[Tensor], size: tuple[int, int], sizes: Tensor, selection: Selection
+    ) -> list[Instances]:
+        """Boxes of each image, from the pyramid of images of this size with valid parts of `sizes`."""
+        found = self.rpn.propose(self.rpn(levels, size), sizes)
+        return detect_regions(self.box_head, partial(self.box_head, levels), found, sizes, selection)
 
 
 def convert_torchvision_faster_rcnn(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -165,6 +178,15 @@ def convert_torchvision_faster_rcnn(state: Mapping[str, Tensor]) -> dict[str, Te
     return found
 
 
+class FasterRcnnParts(NamedTuple):
+    """What a Faster R-CNN is made of; see there."""
+
+    backbone: Backbone
+    neck: Pyramid
+    rpn: Rpn
+    box_head: BoxHead
+
+
 def build_faster_rcnn(
     config: FasterRcnnConfig, *, num_classes: int, channels: int, statistics: Statistics
 ) -> FasterRcnn:
@@ -176,26 +198,36 @@ def build_faster_rcnn(
         channels: of the input.
         statistics: of the input's channels.
     """
-    backbone, neck = build_pyramid(config, channels=channels, levels=LEVELS, extra="p6", neck=config.neck)
-    strides = list(neck.strides.values())
     return FasterRcnn(
-        backbone,
-        neck,
-        Rpn(
-            config.fpn_channels,
-            strides,
-            anchor_sizes=config.anchor_sizes,
-            proposals=config.proposals,
-            train_proposals=config.train_proposals,
-        ),
-        BoxHead(
-            config.fpn_channels,
-            num_classes,
-            strides=strides[:-1],
-            width=config.box_width,
-            pooling=config.pooling,
-        ),
+        *build_parts(config, num_classes=num_classes, channels=channels),
         statistics=statistics,
         stage=config.stage,
         sampler=RoiSampler(samples=config.samples),
     )
+
+
+def build_parts(config: FasterRcnnConfig | MaskRcnnConfig, *, num_classes: int, channels: int) -> FasterRcnnParts:
+    """The parts that a section with Faster R-CNN's keys describes.
+
+    Args:
+        config: of name `faster_rcnn` or `mask_rcnn`.
+        num_classes: k, without background.
+        channels: of the input.
+    """
+    backbone, neck = build_pyramid(config, channels=channels, levels=LEVELS, extra="p6", neck=config.neck)
+    strides = list(neck.strides.values())
+    rpn = Rpn(
+        config.fpn_channels,
+        strides,
+        anchor_sizes=config.anchor_sizes,
+        proposals=config.proposals,
+        train_proposals=config.train_proposals,
+    )
+    box_head = BoxHead(
+        config.fpn_channels,
+        num_classes,
+        strides=strides[:-1],
+        width=config.box_width,
+        pooling=config.pooling,
+    )
+    return FasterRcnnParts(backbone, neck, rpn, box_head)

@@ -1,0 +1,1 @@
+"""Contour models, one published method a file: a polygon an object."""

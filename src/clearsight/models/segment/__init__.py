@@ -1,0 +1,1 @@
+"""Segmenters, one published method a file: a class a pixel, or a mask an object."""
