@@ -1,127 +1,58 @@
-"""Detectors and classifiers as ONNX files, suppression included, beside what `predict` gives."""
+"""Which models become ONNX files, what the files say of themselves, and the verbs that write them."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import onnx
 import pytest
 import torch
 from onnxruntime import InferenceSession
-from torch import Tensor, nn
+from torch import Tensor
 
 import clearsight as cs
 from clearsight.cli import main
-from clearsight.deploy.onnx import DetectorGraph, export_onnx
-from clearsight.errors import ConfigError, NotFound
+from clearsight.deploy.onnx import export_onnx
+from clearsight.errors import ConfigError, NotFound, ShapeError
 from clearsight.models import create_model
 from clearsight.ops.selection import Selection
-from clearsight.types import Instances
-
-SIZE = (64, 96)
-SMALL: dict[str, dict[str, Any]] = {
-    "retinanet": {"fpn_channels": 16, "head_convs": 1},
-    "fcos": {"fpn_channels": 32, "head_convs": 1},
-    "ssd": {},
-    "yolov3": {"neck_width": 0.125},
-    "efficientdet": {"bifpn_channels": 16, "bifpn_layers": 1, "head_convs": 1},
-    "reppoints": {"fpn_channels": 32, "head_convs": 1},
-    "densebox": {"fpn_channels": 16},
-    "centernet": {"neck_channels": (32, 16, 16), "head_channels": 16},
-    "light": {"fpn_channels": 16, "head_convs": 1},
-}
-VOTED = Selection(score_threshold=0.3, nms_iou=0.5, max_detections=20, box_voting=True)
-
-
-def small(name: str) -> nn.Module:
-    """A detector that sees something everywhere: scores of all heights, boxes of all sizes."""
-    torch.manual_seed(0)
-    model = create_model(name, num_classes=3, backbone="resnet18", **SMALL[name]).eval()
-    spread = 0.3 if name == "efficientdet" else 0.03  # of depthwise weights there are few
-    for parameter in model.head.parameters():  # pyright: ignore[reportAttributeAccessIssue]
-        nn.init.normal_(parameter, std=spread if parameter.ndim > 1 else 0.3)
-    if name == "densebox":  # whose scores are no logits
-        model.head.scores.bias.data.fill_(0.6)  # pyright: ignore[reportAttributeAccessIssue]
-    return model
-
-
-def pictures(count: int) -> Tensor:
-    return torch.randint(0, 256, (count, 3, *SIZE), dtype=torch.uint8, generator=torch.Generator().manual_seed(count))
-
-
-def sets(boxes: Tensor, labels: Tensor, scores: Tensor) -> Tensor:
-    """Rows in an order that does not depend on that of equal scores."""
-    rows = torch.cat((scores[:, None], labels[:, None].float(), boxes), dim=1)
-    place = rows.double() @ torch.tensor([1e4, 1e3, 1.0, 0.37, 0.11, 0.053], dtype=torch.float64)
-    return rows[torch.argsort(place)]
-
-
-def assert_same(found: list[Tensor], expected: list[Instances]) -> None:
-    boxes, labels, scores = found
-    for row, truth in enumerate(expected):
-        assert truth.scores is not None
-        count = int((scores[row] > 0).sum())
-        assert count == len(truth)
-        assert bool((labels[row, count:] == -1).all())
-        assert not bool(boxes[row, count:].any())
-        mine = sets(boxes[row, :count], labels[row, :count], scores[row, :count])
-        torch.testing.assert_close(mine, sets(truth.boxes, truth.labels, truth.scores), rtol=1e-4, atol=2e-3)
-
-
-@pytest.mark.parametrize("name", SMALL)
-def test_the_file_gives_what_predict_gives(name: str, tmp_path: Path) -> None:
-    model = small(name)
-    path = export_onnx(model, tmp_path / "new" / "m.onnx", size=SIZE, selection=VOTED, classes=("a", "b", "c"))
-    session = InferenceSession(str(path))
-    kept = 0
-    for count in (1, 3):
-        images = pictures(count)
-        expected = model.predict(images, torch.tensor([SIZE] * count), VOTED)  # pyright: ignore[reportCallIssue]
-        found = [torch.as_tensor(one) for one in session.run(None, {"images": images.numpy()})]
-        assert_same(found, expected)
-        kept += sum(len(one) for one in expected)
-    assert kept > 10
-    (kept_about,) = [one.value for one in onnx.load(path).metadata_props if one.key == "clearsight"]
-    about = json.loads(kept_about)
-    assert (about["size"], about["classes"]) == ([64, 96], ["a", "b", "c"])
-    assert about["selection"]["max_detections"] == 20
-
-
-@pytest.mark.parametrize(
-    "selection",
-    [
-        Selection(score_threshold=0.0, nms_iou=0.3, max_detections=5),
-        Selection(score_threshold=0.4, nms="agnostic"),
-        Selection(score_threshold=0.0, nms_iou=1.0, max_detections=300),
-        Selection(score_threshold=0.0, candidates=7),
-        Selection(score_threshold=1.0),
-    ],
-)
-@pytest.mark.parametrize("name", ["fcos", "densebox", "centernet"])
-def test_the_graph_keeps_what_predict_keeps(name: str, selection: Selection) -> None:
-    model, images = small(name), pictures(2)
-    with torch.no_grad():
-        found = DetectorGraph(model, selection, images)(images)
-    assert_same(list(found), model.predict(images, torch.tensor([SIZE] * 2), selection))  # pyright: ignore[reportCallIssue]
-
-
-def test_what_is_no_number_is_no_detection() -> None:
-    model, images = small("light"), pictures(2)
-    model.head.classes.bias.data[1] = torch.nan  # pyright: ignore
-    with torch.no_grad():
-        found = DetectorGraph(model, VOTED, images)(images)
-    assert 1 not in found.labels
-    assert bool(torch.isfinite(found.scores).all())
 
 
 def test_what_cannot_be_exported(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="CornerNet cannot be exported with its suppression; detectors of one stage"):
-        export_onnx(create_model("cornernet", num_classes=2), tmp_path / "x.onnx", size=SIZE)
+    corner, light, snake = (create_model(name, num_classes=2) for name in ("cornernet", "light", "deep_snake"))
+    place, soft = tmp_path / "x.onnx", Selection(nms="soft")
+    with pytest.raises(ConfigError, match=r"CornerNet cannot be exported; these can: classifiers; segm.*faster_rcnn"):
+        export_onnx(corner, place, size=(64, 96))
     with pytest.raises(ConfigError, match="soft suppression has no ONNX operator"):
-        export_onnx(small("light"), tmp_path / "x.onnx", size=SIZE, selection=Selection(nms="soft"))
+        export_onnx(light, place, size=(64, 96), selection=soft)
+    with pytest.raises(ConfigError, match=r"Deep Snake becomes two files; give a folder instead of .*x\.onnx"):
+        export_onnx(snake, place, size=(64, 96))
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("wrong", [(1, 3, 32, 32), (2, 1, 32, 32), (2, 3, 32, 31)])
+def test_examples_of_another_shape(wrong: tuple[int, ...], tmp_path: Path) -> None:
+    model = create_model("unet", num_classes=2, width=4, depth=1)
+    with pytest.raises(ShapeError, match=r"example: expected torch.uint8 \(2 or more, 3, 32, 32\), got"):
+        export_onnx(model, tmp_path / "x.onnx", size=(32, 32), example=torch.zeros(wrong, dtype=torch.uint8))
+
+
+def test_a_classifier(tmp_path: Path, photos: Callable[[int, tuple[int, int]], Tensor]) -> None:
+    model, images = create_model("mobilenet_v1", num_classes=3).eval(), photos(3, (32, 48))
+    path = export_onnx(model, tmp_path / "m.onnx", size=(32, 48), classes=("a", "b", "c"), example=images[:2])
+    session = InferenceSession(str(path))
+    expected = model.predict(images, torch.tensor([[32, 48]] * 3))  # pyright: ignore[reportCallIssue]
+    for count in (1, 3):
+        (found,) = session.run(None, {"images": images[:count].numpy()})
+        truth = torch.stack([one.probs for one in expected[:count]])
+        torch.testing.assert_close(torch.as_tensor(found), truth, rtol=1e-4, atol=1e-6)
+    about = json.loads(session.get_modelmeta().custom_metadata_map["clearsight"])
+    assert (about["task"], about["size"], about["classes"]) == ("classification", [32, 48], ["a", "b", "c"])
+    assert about["normalisation"]["mean"] == pytest.approx([0.485, 0.456, 0.406])
+    assert about["multiple"] is None
+    assert "selection" not in about
 
 
 def test_a_run_by_function_and_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
