@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import warnings
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,7 +25,7 @@ MISSING = "it needs onnx, run: pip install 'clearsight[export]'"
 TOLERANCE = 1e-4
 
 
-class ExportGraph(nn.Module):
+class ExportGraph(nn.Module, ABC):
     """What becomes one file: a module of tensors to tensors, and what its answers should be.
 
     Attributes:
@@ -39,6 +40,7 @@ class ExportGraph(nn.Module):
     outputs: tuple[str, ...] = ()
     multiple: int | None = None
 
+    @abstractmethod
     def check(self, given: Sequence[Tensor], answers: Sequence[Tensor]) -> None:
         """Compare what ONNX Runtime gives with what the model's `predict` gives.
 
@@ -49,7 +51,6 @@ class ExportGraph(nn.Module):
         Raises:
             ConfigError: they differ.
         """
-        raise NotImplementedError
 
     def require(self, what: str, found: Tensor, expected: Tensor) -> None:
         """Two tensors are equal to 1e-4, relative to the largest value.

@@ -108,9 +108,7 @@ class ContourGraph(ExportGraph):
     def forward(self, features: Tensor, boxes: Tensor, image: Tensor) -> Tensor:
         """Trace, and cut to the image; an object of which the snake says what is no number gets its octagon."""
         snake = self.model.snake
-        limits = features.new_tensor([side * snake.stride for side in features.shape[:1:-1]])  # width, height
-        extremes = torch.minimum(snake.extremes(features, boxes, image).clamp(min=0), limits)
-        traced = snake.evolve(features, snake.first_contours(extremes), image)[-1]  # as `Snake.forward`
+        traced = snake(features, boxes, image)
         sound = torch.isfinite(traced).flatten(1).all(dim=1)
         start = snake.first_contours(diamond(boxes)[:, [0, 3, 2, 1]])
         traced = torch.where(sound[:, None, None], traced, start)

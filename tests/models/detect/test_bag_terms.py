@@ -1,12 +1,8 @@
-"""The terms of bags, pair by pair and place by place, their gradients, and two processes at half the batch."""
+"""The terms of bags, pair by pair and place by place, their gradients."""
 
 from __future__ import annotations
 
-import json
 import math
-import subprocess
-import sys
-from pathlib import Path
 from typing import Literal
 
 import pytest
@@ -19,30 +15,6 @@ from clearsight.models.detect.bag_terms import bag_terms, joint_logits
 from clearsight.types import Targets
 
 OPTIONS = BagOptions(box_weight=0.6, alpha=0.3, gamma=1.5, temperature=0.4)
-
-SCRIPT = """
-import json, sys, torch, torch.distributed as dist
-from clearsight.models.detect.bag_terms import bag_terms
-from clearsight.assign.assignment import Assignment
-from clearsight.types import Targets
-rank, world, store = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
-if world > 1:
-    dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=world)
-torch.manual_seed(0)
-logits, image = torch.randn(4, 5, 2), torch.tensor([0, 0, 0, 2])
-object, losses = torch.tensor([0, 0, 1, 2, 2, 2, 3]), torch.rand(7)
-point, weight = torch.tensor([0, 1, 1, 2, 3, 4, 0]), torch.rand(7)
-mine = torch.arange(4).chunk(world)[rank]
-keep, first = torch.isin(image, mine), int((image < mine[0]).sum())
-of = torch.isin(object, keep.nonzero().squeeze(1))
-targets = Targets(boxes=torch.rand(4, 4)[keep], labels=torch.tensor([0, 1, 1, 0])[keep], image=image[keep] - mine[0])
-found = Assignment(object=object[of] - first, point=point[of], weight=weight[of], combine="confidence",
-                   background=torch.ones(len(mine), 5), class_background=torch.rand(7)[of])
-terms = bag_terms(found, targets, logits[mine], losses[of])
-print(json.dumps({name: term.item() for name, term in terms.items()}))
-if world > 1:
-    dist.destroy_process_group()
-"""
 
 
 def case(combine: Literal["each", "mean_max", "confidence"]) -> tuple[Assignment, Targets, Tensor, Tensor]:
@@ -179,19 +151,3 @@ def test_what_does_not_fit_is_refused() -> None:
     found.combine = "mean_max"
     with pytest.raises(ShapeError, match=r"box_losses: expected the shape"):
         bag_terms(found, targets, logits, box_losses[:, None])
-
-
-def test_two_processes_at_half_the_batch_equal_one(tmp_path: Path) -> None:
-    def run(world: int) -> list[dict[str, float]]:
-        command = [sys.executable, "-c", SCRIPT]
-        store = (tmp_path / f"store{world}").as_posix()
-        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-        started = [subprocess.Popen([*command, str(rank), str(world), store], **pipes) for rank in range(world)]
-        said = [process.communicate(timeout=60) for process in started]
-        assert all(process.returncode == 0 for process in started), said
-        return [json.loads(out) for out, _ in said]
-
-    (one,), two = run(1), run(2)
-    for name, value in one.items():
-        assert sum(part[name] for part in two) / 2 == pytest.approx(value, rel=1e-5)
-        assert two[0][name] != pytest.approx(two[1][name], rel=1e-2)

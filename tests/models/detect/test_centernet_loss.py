@@ -1,12 +1,8 @@
-"""Targets and terms by hand and by a loop over objects, their normaliser, and two processes at half the batch."""
+"""Targets and terms by hand and by a loop over objects, and their normaliser."""
 
 from __future__ import annotations
 
-import json
 import math
-import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,26 +13,6 @@ from hypothesis import strategies as st
 from clearsight.errors import RangeError
 from clearsight.models.detect.centernet_loss import CenterNetLoss, centre_targets
 from clearsight.types import Targets
-
-SCRIPT = """
-import json, sys, torch, torch.distributed as dist
-from clearsight.models.detect.centernet_loss import CenterNetLoss
-from clearsight.types import Targets
-rank, world, store = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
-if world > 1:
-    dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=world)
-torch.manual_seed(0)
-logits, size, offset = torch.randn(4, 3, 12, 12), torch.randn(4, 2, 12, 12), torch.randn(4, 2, 12, 12)
-boxes = torch.tensor([[2.0, 2, 20, 20], [20, 20, 40, 44], [4, 20, 20, 40], [8, 8, 24, 20], [1, 1, 47, 47]])
-labels, image = torch.tensor([0, 1, 2, 1, 0]), torch.tensor([0, 0, 0, 1, 3])
-mine = torch.arange(4).chunk(world)[rank]
-keep = torch.isin(image, mine)
-targets = Targets(boxes=boxes[keep], labels=labels[keep], image=image[keep] - mine[0])
-terms = CenterNetLoss()(logits[mine], size[mine], offset[mine], targets, stride=4)
-print(json.dumps({name: term.item() for name, term in terms.items()}))
-if world > 1:
-    dist.destroy_process_group()
-"""
 
 
 def batch(rows: list[tuple], *, ignore: bool = True) -> Targets:
@@ -256,15 +232,3 @@ def test_numbers_out_of_range_are_refused() -> None:
         CenterNetLoss(size_weight=-1.0)
     with pytest.raises(RangeError, match="offset_weight: must be at least 0, got inf"):
         CenterNetLoss(offset_weight=math.inf)
-
-
-def test_two_processes_are_one(tmp_path: Path) -> None:
-    def run(world: int) -> list[dict[str, float]]:
-        store = str(tmp_path / f"store{world}")
-        command = [[sys.executable, "-c", SCRIPT, str(rank), str(world), store] for rank in range(world)]
-        started = [subprocess.Popen(one, stdout=subprocess.PIPE, text=True) for one in command]
-        return [json.loads(process.communicate(timeout=120)[0].splitlines()[-1]) for process in started]
-
-    (one,), two = run(1), run(2)
-    for name, value in one.items():
-        assert sum(each[name] for each in two) / 2 == pytest.approx(value, rel=1e-5)

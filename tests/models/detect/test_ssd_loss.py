@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 import torch
@@ -24,28 +20,6 @@ from clearsight.models.detect.dense import make_points
 from clearsight.models.detect.ssd_levels import AtrousLevels, DefaultBoxes
 from clearsight.models.detect.ssd_loss import SsdLoss, decode_boxes, hardest_background
 from clearsight.types import Targets
-
-SCRIPT = """
-import json, sys, torch, torch.distributed as dist
-from clearsight.models.detect.dense import make_points
-from clearsight.models.detect.ssd_loss import SsdLoss
-from clearsight.types import Targets
-rank, world, store = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
-if world > 1:
-    dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=world)
-torch.manual_seed(0)
-points = make_points([(6, 6)], (8,), anchors=[torch.tensor([[-8.0, -8.0, 8.0, 8.0]])])
-logits, deltas = torch.randn(4, 36, 4), torch.randn(4, 36, 4)
-boxes = torch.tensor([[2.0, 2, 20, 20], [20, 20, 40, 44], [4, 20, 20, 40], [8, 8, 24, 20], [1, 1, 47, 47]])
-labels, image = torch.tensor([0, 1, 2, 1, 0]), torch.tensor([0, 0, 0, 1, 3])
-mine = torch.arange(4).chunk(world)[rank]
-keep = torch.isin(image, mine)
-targets = Targets(boxes=boxes[keep], labels=labels[keep], image=image[keep] - mine[0])
-terms = SsdLoss()(logits[mine], deltas[mine], points, targets)
-print(json.dumps({name: term.item() for name, term in terms.items()}))
-if world > 1:
-    dist.destroy_process_group()
-"""
 
 
 class Theirs:
@@ -178,19 +152,3 @@ def test_bags_are_refused() -> None:
         SsdLoss(assigner=FreeAnchor())(
             torch.zeros(1, len(points.xy), 2), torch.zeros(1, len(points.xy), 4), points, targets
         )
-
-
-def test_two_processes_at_half_the_batch_equal_one(tmp_path: Path) -> None:
-    def run(world: int) -> list[dict[str, float]]:
-        command = [sys.executable, "-c", SCRIPT]
-        store = (tmp_path / f"store{world}").as_posix()
-        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-        started = [subprocess.Popen([*command, str(rank), str(world), store], **pipes) for rank in range(world)]
-        said = [process.communicate(timeout=60) for process in started]
-        assert all(process.returncode == 0 for process in started), said
-        return [json.loads(out) for out, _ in said]
-
-    (one,), two = run(1), run(2)
-    for name, value in one.items():
-        assert sum(part[name] for part in two) / 2 == pytest.approx(value, rel=1e-5)
-        assert two[0][name] != pytest.approx(two[1][name], rel=1e-2)

@@ -150,9 +150,8 @@ class Snake(nn.Module):
             boxes: `(r, 4)` xyxy pixels.
             image: `(r,)` int64, which map each box lies on.
         """
-        height, width = (side * self.stride for side in features.shape[-2:])
-        x, y = self.extremes(features, boxes, image).unbind(dim=-1)
-        extremes = torch.stack((x.clamp(0, width), y.clamp(0, height)), dim=-1)
+        limits = features.new_tensor([side * self.stride for side in features.shape[:1:-1]])  # width, height
+        extremes = torch.minimum(self.extremes(features, boxes, image).clamp(min=0), limits.to(boxes.dtype))
         return self.evolve(features, self.first_contours(extremes), image)[-1]
 
     def extremes(self, features: Tensor, boxes: Tensor, image: Tensor) -> Tensor:
