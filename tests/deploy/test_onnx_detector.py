@@ -54,7 +54,8 @@ def pictures(count: int) -> Tensor:
 
 
 @pytest.mark.parametrize(
-    "name", [pytest.param(one, marks=pytest.mark.long) if one == "efficientdet" else one for one in SMALL]
+    "name",
+    [pytest.param(one, marks=() if one in ("fcos", "light", "centernet") else pytest.mark.long) for one in SMALL],
 )
 def test_the_file_gives_what_predict_gives(name: str, tmp_path: Path, assert_same: Same) -> None:
     model = small(name)

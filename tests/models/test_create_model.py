@@ -19,7 +19,7 @@ from clearsight.models.detect.light import LightDetector
 from clearsight.models.detect.retinanet import RetinaNet
 from clearsight.models.detect.ssd import Ssd
 from clearsight.recipe.detector_sections import RetinaNetConfig
-from clearsight.recipe.model_sections import ClassifierConfig
+from clearsight.recipe.model_sections import ClassifierConfig, model_task
 from clearsight.types import Targets
 
 
@@ -65,7 +65,7 @@ def test_options_arrive() -> None:
     assert create_model("resnet18", num_classes=2, small_input=True).backbone.strides["c5"] == 8  # pyright: ignore
 
 
-@pytest.mark.parametrize("name", [name for name in BUILDERS if name != "classifier"])
+@pytest.mark.parametrize("name", [name for name in BUILDERS if model_task(name) == "detection"])
 def test_every_detector_trains_and_predicts_on_any_backbone(name: str) -> None:
     torch.manual_seed(0)
     model = create_model(name, num_classes=2, backbone="mobilenet_v3_small")

@@ -62,8 +62,11 @@ SHALLOW: dict[str, Callable[[], Backbone]] = {
     "hourglass52": lambda: Hourglass(widths=(8, 12, 16, 16), blocks=(1, 1, 1, 1)),
     "repvgg_a0": lambda: RepVgg((1, 1, 2, 1), (16, 24, 32, 48)),
 }
-# Their export for open sizes takes half a minute each.
-LONG = ("googlenet", "inception_v3", "mobilenet_v1", "mobilenet_v2", "mobilenet_v3_small", "swin_t", "vgg11")
+# Their export for open sizes takes from ten seconds to half a minute each.
+LONG = (
+    "acnet18", "darknet53", "densenet121", "googlenet", "hourglass52", "inception_v3", "mobilenet_v1", "mobilenet_v2",
+    "mobilenet_v3_small", "swin_t", "vgg11",
+)  # fmt: skip
 ONE_SIZE = ("swin_t", "fnet_ti_16")  # the windows' masks and the waves are constants of an exported graph
 
 
@@ -176,7 +179,7 @@ def exported(model: nn.Module, size: tuple[int, int], *, free: bool) -> Inferenc
     return InferenceSession(written.getvalue())
 
 
-@pytest.mark.parametrize("name", SMALLEST)
+@pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.long if n in LONG else ()) for n in SMALLEST])
 def test_compiles_in_one_graph(name: str) -> None:
     torch.compiler.reset()  # each network is one more form of the same code, and their number is limited
     model = shallow(name)

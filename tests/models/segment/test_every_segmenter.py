@@ -18,13 +18,16 @@ SMALL: dict[str, dict[str, Any]] = {
     "unet": {"width": 4, "depth": 3},
     "unet valid": {"width": 4, "depth": 2, "padding": "valid"},
     "unet on a backbone": {"backbone": "resnet18", "decoder_channels": (16, 12, 8, 8, 4)},
+    "unet on another": {"backbone": "mobilenet_v3_small", "decoder_channels": (16, 12, 8, 8, 4)},
     "transunet": {
         "layers": 1, "width": 16, "heads": 2, "backbone_width": 8, "backbone_blocks": (1, 1, 1),
         "decoder": (16, 8, 8, 8, 8), "image_size": 64,
     },
     "swin_unet": {"width": 8, "heads": (1, 2, 2, 4), "window": 4},
     "semantic_fpn": {"fpn_channels": 16, "head_channels": 16},
+    "semantic_fpn on another": {"backbone": "mobilenet_v3_small", "fpn_channels": 16, "head_channels": 16},
     "danet": {"head_channels": 16},
+    "danet on another": {"backbone": "mobilenet_v3_small", "output_stride": None, "head_channels": 16},
 }  # fmt: skip
 
 
