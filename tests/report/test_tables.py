@@ -50,6 +50,9 @@ def test_the_data_in_rows():
     assert table is not None
     assert texts(table) == [["train", "205", "1,203", "1,200", "3"], ["test", "72", "–", "0", "0"]]
     assert data_table({}) is None
+    bare = data_table({"images": {"train": 24, "test": 6}})
+    assert bare is not None
+    assert ([column.name for column in bare.columns], bare.title) == (["Split", "Images"], "Images")
 
 
 def test_statistics_have_readable_names():

@@ -57,6 +57,24 @@ def test_a_classifier_in_plain_words():
     ]
 
 
+def test_a_segmenter_in_plain_words():
+    made = scores(
+        task="semantic",
+        summary={"miou": 0.79},
+        intervals={},
+        per_class=[{"class": "RBC", "iou": 0.67}, {"class": "WBC", "iou": 0.91}],
+        confusion=[[60, 10], [10, 120]],
+        mistakes={"wrong class": 20},
+        settings={},
+    )
+    recipe = "task: semantic\ndata:\n  root: slices\nmodel:\n  name: unet\n"
+    assert verdict(ReportContent(title="x", recipe_yaml=recipe, scores={"test": made}))[:3] == [
+        "The U-Net, trained on slices, reaches mean IoU 0.790 on the 72 images of the test split.",
+        "It does best on WBC (IoU 0.910) and worst on RBC (IoU 0.670).",
+        "It gives 10 % of the pixels the wrong class.",
+    ]
+
+
 def test_what_is_unknown_is_left_out():
     assert verdict(ReportContent(title="x")) == [
         "The model has not been scored yet.",

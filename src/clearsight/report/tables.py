@@ -139,22 +139,21 @@ def data_table(statistics: Mapping[str, Any]) -> Table | None:
         return None
     classes = list(dict.fromkeys(name for of_split in counts.values() for name in of_split))
     shown = classes[:30]
-    columns = [Column("Split", number=False), Column("Images"), Column("Samples"), *(Column(name) for name in shown)]
+    columns = [Column("Split", number=False), Column("Images")]
+    if classes:
+        columns += [Column("Samples"), *(Column(name) for name in shown)]
     rows = []
     for split in splits:
         of_split = counts.get(split, {})
-        total = float(sum(of_split.values())) if of_split else math.nan
-        rows.append(
-            [
-                Cell(split, split),
-                count_cell(images, split),
-                number_cell(total, count(total)),
-                *(number_cell(of_split.get(name, 0), count(of_split.get(name, 0))) for name in shown),
-            ]
-        )
+        row = [Cell(split, split), count_cell(images, split)]
+        if classes:
+            total = float(sum(of_split.values())) if of_split else math.nan
+            row += [number_cell(total, count(total))]
+            row += [number_cell(of_split.get(name, 0), count(of_split.get(name, 0))) for name in shown]
+        rows.append(row)
     more = f" The first {len(shown)} of {len(classes)} classes are listed." if len(classes) > len(shown) else ""
-    help_text = f"Samples are objects, or images where each has one class.{more}"
-    return Table("splits-data", "Images and samples", help_text, columns, rows)
+    help_text = f"Samples are objects, or images where each has one class.{more}" if classes else ""
+    return Table("splits-data", "Images and samples" if classes else "Images", help_text, columns, rows)
 
 
 def statistics_rows(statistics: Mapping[str, Any]) -> list[tuple[str, str]]:

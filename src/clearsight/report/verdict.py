@@ -46,7 +46,30 @@ FIGURE_NAMES = {
 }
 """Figures as they are called in print."""
 
-_MODELS = {"light": "light detector", "retinanet": "RetinaNet", "classifier": "classifier"}
+_MODELS = {
+    "light": "light detector",
+    "classifier": "classifier",
+    "retinanet": "RetinaNet",
+    "fcos": "FCOS",
+    "ssd": "SSD",
+    "yolov3": "YOLOv3",
+    "efficientdet": "EfficientDet",
+    "reppoints": "RepPoints",
+    "densebox": "DenseBox",
+    "centernet": "CenterNet",
+    "cornernet": "CornerNet",
+    "rcnn": "R-CNN",
+    "fast_rcnn": "Fast R-CNN",
+    "faster_rcnn": "Faster R-CNN",
+    "cascade_rcnn": "Cascade R-CNN",
+    "unet": "U-Net",
+    "transunet": "TransUNet",
+    "swin_unet": "Swin-Unet",
+    "semantic_fpn": "Semantic FPN",
+    "danet": "DANet",
+    "mask_rcnn": "Mask R-CNN",
+    "deep_snake": "Deep Snake",
+}
 _KINDS = {
     "missed": "objects that were missed",
     "background": "detections where nothing is labelled",
@@ -83,7 +106,7 @@ def _lead(content: ReportContent) -> str:
     if not math.isfinite(value):
         return f"{what}{trained} could not be scored {where}: they have nothing that could be found."
     figure = FIGURE_NAMES.get(metric, metric)
-    figure = figure if figure.isupper() or figure == "mAP" else figure.lower()
+    figure = figure if figure.isupper() or figure == "mAP" else figure[0].lower() + figure[1:]
     within = interval(scores.intervals.get(metric))
     sure = f" (95 % interval {within})" if within else ""
     return f"{what}{trained} reaches {figure} {score(value)}{sure} {where}."

@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 
 from clearsight.data.class_map import read_class_map
+from clearsight.data.class_pixels import class_pixel_counts
 from clearsight.data.decode import read_image
 from clearsight.data.samples import SampleSet
 from clearsight.metrics.scores import Scores
@@ -86,20 +87,29 @@ def _short_paths(finding: Finding, root: Path) -> Finding:
 
 
 def describe_statistics(parts: Parts) -> dict[str, Any]:
-    """Images and objects of each split and class, sizes of images and objects, channel statistics."""
+    """Images and objects of each split and class, sizes of images and objects, channel statistics.
+
+    Of semantic maps, the share of each class among the training pixels in place of what is said of objects.
+    """
     data = parts.data
     named = {"train": data.train, "val": data.val, "test": data.test}
     given = {name: part for name, part in named.items() if part is not None}
-    boxes = np.array([item.box for record in data.train.records for item in record.objects], dtype=np.float64)
-    sides = boxes.reshape(-1, 4)[:, 2:] - boxes.reshape(-1, 4)[:, :2]
-    return {
+    stated = {
         "images": {name: len(part) for name, part in given.items()},
-        "counts": {name: part.counts() for name, part in given.items()},
         "image_sizes": _sizes(data.train.records),
-        "object_sizes": np.sqrt(sides.prod(axis=1)).round(2).tolist(),
-        "objects_per_image": [len(record.objects) for record in data.train.records],
         "mean": list(parts.statistics.mean),
         "std": list(parts.statistics.std),
+    }
+    if data.whole.task == "semantic":
+        pixels = class_pixel_counts(data.train).pixels
+        shares = (pixels / max(1, pixels.sum())).tolist()
+        return stated | {"share of pixels": dict(zip(data.whole.classes, shares, strict=True))}
+    boxes = np.array([item.box for record in data.train.records for item in record.objects], dtype=np.float64)
+    sides = boxes.reshape(-1, 4)[:, 2:] - boxes.reshape(-1, 4)[:, :2]
+    return stated | {
+        "counts": {name: part.counts() for name, part in given.items()},
+        "object_sizes": np.sqrt(sides.prod(axis=1)).round(2).tolist(),
+        "objects_per_image": [len(record.objects) for record in data.train.records],
     }
 
 
