@@ -18,7 +18,7 @@ from clearsight.models.backbones import build_backbone
 from clearsight.models.segment.backbone_unet import BackboneUNet, build_encoder
 from clearsight.models.segment.danet import Danet
 from clearsight.models.segment.depth import DepthNet
-from clearsight.models.segment.segmenter import SemanticNet
+from clearsight.models.segment.pixel_model import PixelNet
 from clearsight.models.segment.semantic_fpn import SemanticFpn
 from clearsight.models.segment.swin_unet import SwinUnet
 from clearsight.models.segment.unet import UNet
@@ -47,7 +47,7 @@ NETS = {
 
 @pytest.mark.parametrize("name", NETS)
 def test_any_net_and_any_size(name: str) -> None:
-    net: SemanticNet = NETS[name]()
+    net: PixelNet = NETS[name]()
     model = DepthNet(net, statistics=GREY).eval()
     for size in ((1, 1), (33, 47)):
         images = torch.randint(0, 256, (2, 1, *size), dtype=torch.uint8)

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from clearsight.errors import RangeError, ShapeError
 from clearsight.losses.depth import scale_invariant_loss
-from clearsight.models.segment.segmenter import SemanticNet
-from clearsight.nn.input import InputNorm
+from clearsight.models.segment.pixel_model import PixelModel, PixelNet
 from clearsight.nn.precision import at_least_float32
 
 if TYPE_CHECKING:
@@ -22,7 +20,7 @@ __all__ = ["DepthNet"]
 _FARTHEST = 80.0  # of |log depth|: e^80 and e^-80 are still ordinary float32 numbers
 
 
-class DepthNet(nn.Module):
+class DepthNet(PixelModel):
     """A net of one output channel, taken as the logarithm of depth, with its input's statistics and its loss.
 
     Method: Eigen et al. 2014, arXiv:1406.2283, section 3.2: dense regression of log-depth with a scale-invariant loss;
@@ -30,13 +28,8 @@ class DepthNet(nn.Module):
 
     Shape: images `(n, c, h, w)` → depths `(n, 1, h, w)`, above 0, in the unit of the depths it was trained on.
 
-    Attributes:
-        input_norm: from pixels to what the net wants.
-        net: gives the logarithms.
-        in_channels: c.
-
     Args:
-        net: see `SemanticNet`; with one output channel.
+        net: see `PixelNet`; with one output channel.
         statistics: of the input's channels.
         lam: λ of `losses.depth.scale_invariant_loss`: 1 leaves an image's scale free, 0 holds it as fast as all else.
 
@@ -44,19 +37,11 @@ class DepthNet(nn.Module):
         RangeError: λ is outside [0, 1].
     """
 
-    def __init__(self, net: SemanticNet, *, statistics: Statistics, lam: float = 0.5) -> None:
-        super().__init__()
+    def __init__(self, net: PixelNet, *, statistics: Statistics, lam: float = 0.5) -> None:
+        super().__init__(net, statistics=statistics)
         if not 0 <= lam <= 1:
             raise RangeError(f"lam: must be in [0, 1], got {lam}")
-        self.input_norm = InputNorm(statistics)
-        self.net = net
         self.lam = lam
-        self.in_channels = len(statistics.mean)
-
-    @property
-    def class_layer(self) -> tuple[str, ...]:
-        """Names of the parameters whose shape depends on the number of outputs."""
-        return tuple(f"net.{name}" for name in self.net.class_layer)
 
     def log_depth(self, images: Tensor) -> Tensor:
         """Natural logarithms of depth, `(n, 1, h, w)`, in float32 at least.
@@ -102,13 +87,3 @@ class DepthNet(nn.Module):
             sizes: `(n, 2)` `(height, width)` of the valid part of each image.
         """
         return [each[0, :height, :width] for each, (height, width) in zip(self(images), sizes.tolist(), strict=True)]
-
-    def adapt_weights(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """A published state under this model's names, by the net's `adapt_weights`."""
-        if any(name.startswith("net.") for name in state):
-            return dict(state)
-        return {f"net.{name}": value for name, value in self.net.adapt_weights(state).items()}
-
-    def reset_classes(self) -> None:
-        """Start the last layer anew."""
-        self.net.reset_classes()
