@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import logging
 import os
 from collections.abc import Iterator
@@ -62,7 +63,16 @@ def make_fabric(trainer: TrainerConfig) -> Fabric:
         ) from err
     finally:
         speaker.setLevel(level)
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        atexit.unregister(_leave_group)
+        atexit.register(_leave_group)
     return fabric
+
+
+def _leave_group() -> None:
+    """Join the threads of the process group: those of gloo, left alone, now and then abort a process that is done."""
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
 
 
 def _launched_with() -> tuple[int, int] | None:
