@@ -61,3 +61,23 @@ def test_ring_all_reduce(repo_root) -> None:
     for way, sent in (("ring  ", ["1.00", "1.33"]), ("one", ["1.00", "2.00"])):
         found = [line.split("sent ")[1] for line in said.splitlines() if way in line]
         assert found == [f"{share} gradients" for share in sent]
+
+
+def test_watch_plain_loop(repo_root, capsys) -> None:
+    example = runpy.run_path(str(repo_root / "examples" / "watch_plain_loop.py"))
+    watch = example["main"](epochs=2)
+    said = capsys.readouterr().out
+    assert "held out: loss" in said
+    assert " 4 Conv2d" in said
+    assert watch.record().steps == watch.record().budget == 42
+    assert [finding for finding in watch.findings if finding.severity == "error"] == []
+
+
+@pytest.mark.filterwarnings("ignore")  # Lightning's own
+def test_watch_lightning(tmp_path, repo_root, capsys) -> None:
+    pytest.importorskip("pytorch_lightning")
+    example = runpy.run_path(str(repo_root / "examples" / "watch_lightning.py"))
+    watch = example["main"](tmp_path, epochs=2)
+    assert "44 steps, held out: accuracy 0." in capsys.readouterr().out
+    assert (tmp_path / "telemetry.jsonl").is_file()
+    assert [finding for finding in watch.findings if finding.severity == "error"] == []

@@ -37,6 +37,8 @@ if TYPE_CHECKING:
     from clearsight.deploy.fuse import FuseReport, fuse
     from clearsight.deploy.prediction import Prediction
     from clearsight.deploy.predictor import Predictor
+    from clearsight.deploy.treat import apply, diagnose, replay
+    from clearsight.doctor.diagnosis import Diagnosis
     from clearsight.errors import ClearsightError, ConfigError, DataError, NotFound
     from clearsight.measure.profile import Profile
     from clearsight.metrics.scores import Scores
@@ -44,6 +46,7 @@ if TYPE_CHECKING:
     from clearsight.recipe.resolve import load_recipe, recipe_names
     from clearsight.recipe.schema import Recipe
     from clearsight.recipe.write import recipe_schema, recipe_to_yaml
+    from clearsight.train.checkup import check
     from clearsight.types import Classification, Finding, Instances
 
 __version__ = "0.1.0"
@@ -54,6 +57,7 @@ __all__ = [
     "ConfigError",
     "DataError",
     "Dataset",
+    "Diagnosis",
     "Finding",
     "FuseReport",
     "Instances",
@@ -65,10 +69,13 @@ __all__ = [
     "Run",
     "Scores",
     "__version__",
+    "apply",
+    "check",
     "check_data",
     "convert",
     "create_model",
     "demo",
+    "diagnose",
     "evaluate",
     "explain_assignment",
     "export",
@@ -84,6 +91,7 @@ __all__ = [
     "recipe_names",
     "recipe_schema",
     "recipe_to_yaml",
+    "replay",
     "train",
 ]
 
@@ -93,6 +101,7 @@ _FROM = {
     "ConfigError": "errors",
     "DataError": "errors",
     "Dataset": "data.dataset",
+    "Diagnosis": "doctor.diagnosis",
     "Finding": "types",
     "FuseReport": "deploy.fuse",
     "Instances": "types",
@@ -103,10 +112,13 @@ _FROM = {
     "Recipe": "recipe.schema",
     "Run": "api",
     "Scores": "metrics.scores",
+    "apply": "deploy.treat",
+    "check": "train.checkup",
     "check_data": "api",
     "convert": "data.convert",
     "create_model": "models",
     "demo": "api",
+    "diagnose": "deploy.treat",
     "evaluate": "api",
     "explain_assignment": "api",
     "export": "api",
@@ -122,6 +134,7 @@ _FROM = {
     "recipe_names": "recipe.resolve",
     "recipe_schema": "recipe.write",
     "recipe_to_yaml": "recipe.write",
+    "replay": "deploy.treat",
     "train": "api",
 }
 

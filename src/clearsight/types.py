@@ -47,6 +47,8 @@ class Finding:
         action: what lenient mode does about it ("dropped", "clipped to the image", "kept"); empty when nothing is done.
         evidence: numbers and names, plain JSON values.
         remedy: a recipe patch as dotted keys, for example `{"loader.batch_size": 8}`; empty when none applies.
+        source: where the rule or its threshold comes from: a paper, a book, a tool; empty for plain facts.
+        because: id of the finding that explains this one; empty when it stands for itself.
     """
 
     id: str
@@ -56,6 +58,8 @@ class Finding:
     action: str = ""
     evidence: dict[str, Any] = field(default_factory=dict)
     remedy: dict[str, Any] = field(default_factory=dict)
+    source: str = ""
+    because: str = ""
 
     def as_dict(self) -> dict[str, Any]:
         """Plain JSON values, as one line of `findings.jsonl`."""

@@ -85,7 +85,7 @@ def test_a_tiny_object_learns_from_the_best_anchor_and_sizes_are_proposed(model)
 
 
 def test_a_better_fit_needs_no_warning_when_it_is_rare(model):
-    found = check_anchors(model, dataset(*[[BIG]] * 15, [BIG, TINY]), SIZE)
+    found = check_anchors(model, dataset(*[[BIG]] * 25, [BIG, TINY]), SIZE)
     assert found.finding().severity == "info"
     assert found.without == 0
 
@@ -94,7 +94,8 @@ def test_without_the_rule_of_the_best_a_tiny_object_has_none(model):
     model.criterion.assigner = MaxIou(force_best=False)
     found = check_anchors(model, dataset(*[[BIG]] * 40, [BIG, TINY]), SIZE)  # in a block of images of its own
     assert (found.best_only, found.without) == (0, 1)
-    assert found.finding().severity == "warning"
+    assert found.finding().severity == "info"  # one of forty-two
+    assert check_anchors(model, dataset(*[[BIG]] * 10, [BIG, TINY]), SIZE).finding().severity == "warning"
     assert found.otherwise == (
         "1 object has none at all: nothing is learned there, and what overlaps them by less than 0.4 is taught as "
         "background"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import math
 import os
 import signal
@@ -16,6 +17,7 @@ import torch
 from lightning_fabric import Fabric
 from lightning_fabric.plugins import MixedPrecision
 
+from clearsight.doctor.replay import load_step, replay_step
 from clearsight.errors import CheckpointError, ConfigError, NonFiniteLoss
 from clearsight.train.average import refresh_statistics
 from clearsight.train.checkpoint import load_checkpoint
@@ -376,6 +378,16 @@ def test_a_non_finite_loss_stops_before_any_checkpoint_of_it(tmp_path, digits):
     assert all(torch.isfinite(value).all() for value in saved["model"].values())
     assert (tmp_path / "nonfinite.json").is_file()
     assert rows(tmp_path)[-1]["step"] == "9"
+
+
+def test_the_step_that_is_not_finite_is_explained_saved_and_replayed(tmp_path, digits):
+    with pytest.raises(NonFiniteLoss, match=rf"from the label.*clearsight replay {tmp_path}"):
+        digits.train_digits(tmp_path, digits.cpu(epochs=2), loader=Poisoned(digits, 10))
+    finding = json.loads((tmp_path / "findings.jsonl").read_text().splitlines()[-1])
+    assert (finding["id"], finding["evidence"]["direction"], finding["evidence"]["step"]) == ("non-finite", "label", 10)
+    saved = load_step(tmp_path)
+    assert all(torch.isfinite(value).all() for value in saved.weights.values())  # those before the update
+    assert replay_step(digits.DigitNet(), saved) == saved.found
 
 
 class Late(LossReader):

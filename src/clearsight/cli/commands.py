@@ -11,6 +11,7 @@ import typer
 
 import clearsight as cs
 from clearsight.cli import show
+from clearsight.cli.doctor_commands import doctor_app
 
 __all__ = ["app"]
 
@@ -24,6 +25,7 @@ app = typer.Typer(
 )
 recipe_app = typer.Typer(help="Show one recipe, or their schema.", rich_markup_mode=None)
 app.add_typer(recipe_app, name="recipe")
+app.add_typer(doctor_app)
 
 Overrides = Annotated[
     list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Changes: trainer.epochs=30 optimizer.lr=1e-3")

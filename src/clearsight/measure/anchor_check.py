@@ -24,7 +24,7 @@ __all__ = ["AnchorCheck", "anchor_findings", "anchored_part", "check_anchors"]
 
 SAMPLE = 2000  # objects that are looked at before a training
 _IMAGES = 32  # assigned at a time
-_MANY = 0.1  # share of objects without an anchor that fits, from which on it is a warning
+_MANY = 0.05  # share of objects without any anchor, or with none that is near, from which on it is a warning
 _LISTED = 10
 
 
@@ -91,6 +91,12 @@ class AnchorCheck(BaseModel):
         number = "none gets" if not self.best_only else "1 gets" if self.best_only == 1 else f"{self.best_only} get"
         return f"{number} the anchors that fit best all the same"
 
+    @property
+    def far(self) -> int:
+        """Objects whose best anchor is off by twice what the assigner allows."""
+        limit, ratio = self.recall.threshold, self.recall.measure == "ratio"
+        return sum(one.best > 2 * limit if ratio else one.best < limit / 2 for one in self.recall.missed)
+
     def finding(self) -> Finding | None:
         """`objects-without-anchor`; None where every object has one that fits."""
         missed = self.recall.missed
@@ -107,11 +113,11 @@ class AnchorCheck(BaseModel):
         text = f"{counted} {fits} at {self.size[0]}×{self.size[1]}{_of_what(self.recall)}. "
         text += f"Of them {self._rescued}; {self.otherwise}."
         best = [one.best for one in missed]
-        keys = ("objects", "total", "missed", "best_only", "without")
-        counts = (self.recall.objects, self.total, len(missed), self.best_only, self.without)
+        keys = ("objects", "total", "missed", "best_only", "without", "far")
+        counts = (self.recall.objects, self.total, len(missed), self.best_only, self.without, self.far)
         return Finding(
             id="objects-without-anchor",
-            severity="warning" if self.without or len(missed) >= _MANY * self.recall.objects else "info",
+            severity="warning" if max(self.far, self.without) >= _MANY * self.recall.objects else "info",
             where=next(iter(self.override), "model"),
             explanation=text,
             action="trains all the same",

@@ -28,7 +28,7 @@ def listen_to_levels(model: nn.Module, note: Callable[[str, Tensor], None]) -> I
         yield
         return
     neck = getattr(model, "neck", None)
-    names = list(getattr(neck, "strides", {}))
+    names = [str(name) for name in getattr(neck, "strides", {})]
 
     def noted(*args: object, **kwargs: object) -> object:
         given = features(*args, **kwargs)

@@ -24,6 +24,7 @@ __all__ = [
     "ScheduleConfig",
     "SplitConfig",
     "TrainerConfig",
+    "WatchConfig",
 ]
 
 
@@ -246,6 +247,17 @@ class EvalConfig(Section):
     """Lowest score that is drawn."""
 
 
+class WatchConfig(Section):
+    """What the doctor does while a run goes; it never changes the weights."""
+
+    enabled: bool = True
+    """Record gradients, updates and units of the layers, and say what is wrong as soon as it shows."""
+    every: Count = 50
+    """Steps between measurements of the layers; the first ones are measured more often."""
+    stop: bool = False
+    """End the run at an error, such as gradients that are never cleared."""
+
+
 class Recipe(Section):
     """Everything that decides a run."""
 
@@ -261,6 +273,7 @@ class Recipe(Section):
     schedule: ScheduleConfig = ScheduleConfig()
     trainer: TrainerConfig
     eval: EvalConfig = EvalConfig()
+    watch: WatchConfig = WatchConfig()
 
     @model_validator(mode="after")
     def _model_fits_task(self) -> Self:

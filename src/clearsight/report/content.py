@@ -10,6 +10,7 @@ import pandas as pd
 import yaml
 from PIL import Image
 
+from clearsight.doctor.run.record import RunRecord
 from clearsight.metrics.scores import Scores
 from clearsight.types import Finding
 
@@ -33,7 +34,8 @@ class ReportContent:
         data_statistics: any of `images` (by split), `counts` (objects by split and class), `image_sizes` (images by
             `width×height`), `object_sizes` (square roots of box areas in pixels, one an object), `objects_per_image`
             (one an image), `mean` and `std` (one a channel). Other keys are listed as they are.
-        findings: of the data and the run.
+        findings: of the data, the model and the run, in the order in which they should be read.
+        record: of the run, from which findings are proved; None draws no proof.
         worst: pictures of the worst images, predictions solid and truth dashed.
         samples: pictures of samples, as the model sees them.
         run_folder: name of the run's folder.
@@ -47,6 +49,7 @@ class ReportContent:
     scores: Mapping[str, Scores] = field(default_factory=dict)
     data_statistics: Mapping[str, Any] = field(default_factory=dict)
     findings: Sequence[Finding] = ()
+    record: RunRecord | None = None
     worst: Sequence[Picture] = ()
     samples: Sequence[Picture] = ()
     run_folder: str = ""

@@ -22,6 +22,7 @@ from clearsight.report.history_figures import history_figures
 from clearsight.report.numbers import count, general
 from clearsight.report.palette import class_color, to_hex
 from clearsight.report.pictures import embed
+from clearsight.report.proof_figures import proof_figures
 from clearsight.report.score_figures import score_figures
 from clearsight.report.tables import data_table, flat, key_figures, score_tables, statistics_rows
 from clearsight.report.verdict import verdict
@@ -43,6 +44,8 @@ class _Group(NamedTuple):
     explanation: str
     action: str
     remedy: str
+    because: str
+    source: str
     places: list[str]
     more: str
 
@@ -82,6 +85,7 @@ def _render(content: ReportContent) -> str:
         "scores": [] if scores is None else score_figures(scores),
         "history": history_figures(content.history, None if scores is None else scores.task),
         "data": data_figures(content.data_statistics),
+        "proofs": proof_figures(content.findings, content.record),
     }
     every = [figure for group in figures.values() for figure in group]
     return environment.get_template("report.html.j2").render(
@@ -137,13 +141,13 @@ def _finite(value: object) -> object:
 
 
 def _grouped(findings: Sequence[Finding]) -> list[_Group]:
-    """Findings of one kind together, errors first, then the most frequent."""
+    """Findings of one kind together, errors first, then as they come: causes before what they explain."""
     kinds: dict[tuple[str, str], list[Finding]] = defaultdict(list)
     for finding in findings:
         kinds[finding.severity, finding.id].append(finding)
     rank = {"error": 0, "warning": 1, "info": 2}
     groups = []
-    for (severity, kind), members in sorted(kinds.items(), key=lambda item: (rank[item[0][0]], -len(item[1]))):
+    for (severity, kind), members in sorted(kinds.items(), key=lambda item: rank[item[0][0]]):
         first = members[0]
         remedy = ", ".join(f"{k}={general(v) if isinstance(v, float) else v}" for k, v in first.remedy.items())
         actions = list(dict.fromkeys(f.action for f in members if f.action))
@@ -155,6 +159,8 @@ def _grouped(findings: Sequence[Finding]) -> list[_Group]:
                 explanation=first.explanation,
                 action=", ".join(actions),
                 remedy=remedy,
+                because=first.because,
+                source=first.source,
                 places=[f.where for f in members[:_SHOWN_FINDINGS]],
                 more=count(len(members) - _SHOWN_FINDINGS) if len(members) > _SHOWN_FINDINGS else "",
             )

@@ -39,7 +39,16 @@ from clearsight.types import Finding
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
-__all__ = ["Data", "Parts", "compose", "compose_evaluator", "describe_data", "read_data", "restore_model"]
+__all__ = [
+    "Data",
+    "Parts",
+    "compose",
+    "compose_evaluator",
+    "describe_data",
+    "read_data",
+    "restore_model",
+    "statistics_of",
+]
 
 DOES = {
     "classification": ("classification",),
@@ -235,18 +244,13 @@ def restore_model(folder: RunFolder, recipe: Recipe) -> tuple[nn.Module, tuple[s
     Raises:
         CheckpointError: the run has no weights yet, or they are damaged or of another model.
     """
-    known = folder.read_environment().get("data")
-    if known is None or not folder.weights.is_file():
+    if not folder.weights.is_file():
         raise CheckpointError(
             f"{folder.path}: the run has no weights yet (they are written at its first evaluation); "
             f"resume it (clearsight train --resume {folder.path})"
         )
-    numbers = known["statistics"]
-    statistics = Statistics(
-        mean=tuple(numbers["mean"]), std=tuple(numbers["std"]), scale=numbers["scale"], mode=numbers["mode"]
-    )
+    classes, statistics = statistics_of(folder)
     bare = recipe.model.model_copy(update={"weights": None, "weights_sha256": None})
-    classes = tuple(known["classes"])
     model = new_model(recipe, bare, classes=len(classes), statistics=statistics)
     try:
         weights = load_file(folder.weights)
@@ -255,6 +259,25 @@ def restore_model(folder: RunFolder, recipe: Recipe) -> tuple[nn.Module, tuple[s
     check_same_model(folder.weights, weights, model.state_dict())
     model.load_state_dict(weights)
     return model.eval(), classes
+
+
+def statistics_of(folder: RunFolder) -> tuple[tuple[str, ...], Statistics]:
+    """Class names and statistics of the training images of a run.
+
+    Raises:
+        CheckpointError: the run has not got so far as to know them.
+    """
+    known = folder.read_environment().get("data")
+    if known is None:
+        raise CheckpointError(
+            f"{folder.path}: the run ended before its data was read; start it anew, or resume it "
+            f"(clearsight train --resume {folder.path})"
+        )
+    numbers = known["statistics"]
+    statistics = Statistics(
+        mean=tuple(numbers["mean"]), std=tuple(numbers["std"]), scale=numbers["scale"], mode=numbers["mode"]
+    )
+    return tuple(known["classes"]), statistics
 
 
 def describe_data(data: Data, statistics: Statistics) -> dict[str, Any]:

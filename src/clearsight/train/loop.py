@@ -23,6 +23,7 @@ from clearsight.train.interrupt import Interrupted, Interruption
 from clearsight.train.losses import LossReader, StepInfo
 from clearsight.train.observe import Checkpointed, Ended, Evaluated, Observer, Observers, Position, Started
 from clearsight.train.random_state import kept_random_state
+from clearsight.train.spoiled import StepMemory
 from clearsight.train.state import Best, RunState, Settings, SizedBatches
 from clearsight.train.step import Stepper
 from clearsight.types import Batch
@@ -114,10 +115,11 @@ class _Loop:
         self.state, self.loader, self.folder = state, loader, folder
         self.evaluate, self.interruption = evaluate, interruption
         self.trainer, self.observers, self.fabric = state.settings.trainer, state.observers, state.fabric
-        self.stepper = Stepper(state.fabric, state.module, state.optimizer, self.trainer)
-        scaled = getattr(state.fabric.strategy.precision, "scaler", None) is not None
+        recipe = state.settings.identity.get("recipe") or {}
+        memory = StepMemory(state.model, str(state.fabric.strategy.precision.precision), folder.path, recipe)
+        self.stepper = Stepper(state.fabric, state.module, state.optimizer, self.trainer, memory)
         evidence = folder.path / f"nonfinite{state.fabric.global_rank or ''}.json"
-        self.reader = LossReader(self.observers, evidence, scaled=scaled)
+        self.reader = LossReader(self.observers, evidence, scaled=self.stepper.scaled, memory=memory)
         self.ending = Ending(state, interruption, len(loader))
         self.saved: tuple[Position, int] | None = None
 
@@ -181,6 +183,7 @@ class _Loop:
             lr=state.optimizer.param_groups[0]["lr"],
             images=sum(len(batch) for batch in group) * self.fabric.world_size,
             meta=[meta for batch in group for meta in batch.meta],
+            batches=tuple(len(batch) for batch in group),
         )
         self.reader.push(info, measured)
         self.ending.ask()
@@ -282,6 +285,7 @@ class _Loop:
                 minutes=self.trainer.minutes,
                 steps_per_epoch=self.ending.steps_per_epoch,
                 model=self.state.model,
+                entry=self.state.module,
                 folder=self.folder.path,
             )
         )

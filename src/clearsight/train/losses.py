@@ -5,13 +5,16 @@ from __future__ import annotations
 import json
 import math
 from dataclasses import dataclass
+from itertools import accumulate, pairwise
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from clearsight.doctor.nonfinite import NonFinite
 from clearsight.errors import NonFiniteLoss
 from clearsight.train.observe import Observers, Position, Stepped
+from clearsight.train.spoiled import StepMemory
 from clearsight.train.step import Measured
 from clearsight.types import ImageMeta
 
@@ -20,13 +23,14 @@ __all__ = ["LossReader", "StepInfo"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StepInfo:
-    """What is known of a step on the host: where, at which rate, on which images."""
+    """What is known of a step on the host: where, at which rate, on which images; `batches` says how many each had."""
 
     position: Position
     epoch: int
     lr: float
     images: int
     meta: list[ImageMeta]
+    batches: tuple[int, ...] = ()
 
 
 @dataclass(slots=True)
@@ -47,9 +51,11 @@ class LossReader:
         observers: told of each step.
         evidence: file for the facts of a step whose loss is not finite.
         scaled: fp16 with loss scaling: a non-finite gradient is skipped by the scaler and is no fault.
+        memory: of the present step, to explain it; None says only what was measured.
     """
 
-    def __init__(self, observers: Observers, evidence: Path, *, scaled: bool) -> None:
+    def __init__(self, observers: Observers, evidence: Path, *, scaled: bool, memory: StepMemory | None = None) -> None:
+        self.memory = memory
         self.observers = observers
         self.evidence = evidence
         self.scaled = scaled
@@ -111,8 +117,28 @@ class LossReader:
         what = f"loss is {loss}" if not math.isfinite(loss) else f"loss is {loss:.4g} but its gradient's norm is {norm}"
         parts = ", ".join(f"{name}={value:.4g}" for name, value in terms.items())
         files = ", ".join(str(meta.path) for meta in info.meta[:3])
-        return NonFiniteLoss(
+        said = (
             f"step {info.position.step} (epoch {info.epoch}): {what} ({parts}), lr={info.lr:.3g}, first files: "
-            f"{files}; all files of the step are in {self.evidence}. Lower optimizer.lr, set trainer.clip_norm, or "
-            "look at these images and their labels; the last checkpoint is from before this step"
+            f"{files}; all files of the step are in {self.evidence}. "
         )
+        found = self._explain(info)
+        if found is not None:
+            return NonFiniteLoss(
+                f"{said}{found.as_finding().explanation} The step is saved; run it again with: clearsight replay "
+                f"{self.evidence.parent}. The last checkpoint is from before this step"
+            )
+        if self.memory is not None:
+            self.memory.report_size(step=info.position.step, loss=loss, norm=norm, lr=info.lr)
+        return NonFiniteLoss(
+            f"{said}Lower optimizer.lr, set trainer.clip_norm, or look at these images and their labels; the last "
+            "checkpoint is from before this step"
+        )
+
+    def _explain(self, info: StepInfo) -> NonFinite | None:
+        """Where it came from; None where that cannot be told, as on a GPU, where the weights are spoiled by now."""
+        if self.memory is None:
+            return None
+        bounds = [0, *accumulate(info.batches)]
+        names = [str(meta.path) for meta in info.meta]
+        files = [names[first:last] for first, last in pairwise(bounds)]
+        return self.memory.explain(step=info.position.step, files=files)

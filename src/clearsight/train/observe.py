@@ -65,6 +65,7 @@ class Started:
         steps_per_epoch: optimiser steps of one epoch.
         model: the model, to look at; hooks that an observer adds are to be removed in `on_end`.
         folder: the run's folder.
+        entry: the module that is called for each batch's loss; None where that is `model`.
     """
 
     position: Position
@@ -74,6 +75,7 @@ class Started:
     steps_per_epoch: int
     model: nn.Module
     folder: Path
+    entry: nn.Module | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -28,6 +28,7 @@ from clearsight.train.progress import ProgressReport
 from clearsight.train.state import differences
 from clearsight.train.summary import write_run_report
 from clearsight.train.tensorboard import TensorBoardLog
+from clearsight.train.watching import Watcher
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -73,7 +74,7 @@ def train(
             parts.loader,
             settings=parts.settings,
             folder=folder,
-            observers=[*_own_observers(folder, recipe, console), *observers],
+            observers=[*_own_observers(folder, recipe, parts, console), *observers],
             evaluate=parts.evaluator,
             resume=resume and folder.last.is_file(),
         )
@@ -178,12 +179,14 @@ def _check_recipe(folder: RunFolder, recipe: Recipe) -> None:
         )
 
 
-def _own_observers(folder: RunFolder, recipe: Recipe, console: Console) -> list[Observer]:
-    stop = recipe.trainer.early_stop
+def _own_observers(folder: RunFolder, recipe: Recipe, parts: Parts, console: Console) -> list[Observer]:
+    stop, train = recipe.trainer.early_stop, parts.data.train
+    counts = tuple(train.counts().values())
     return [
         MetricsLog(folder.metrics),
         TimingLog(folder.timing),
         TensorBoardLog(folder.tensorboard),
+        *([Watcher(folder, recipe, train.classes, counts, console)] if recipe.watch.enabled else []),
         *([] if console.quiet else [ProgressReport(console)]),
         *([EarlyStop(patience=stop.patience, min_delta=stop.min_delta)] if stop else []),
     ]

@@ -36,6 +36,9 @@ CHANGEABLE = (
     "loader.cache",
     "loader.eval_batch_size",
     "data.root",
+    "watch.enabled",
+    "watch.every",
+    "watch.stop",
     "name",
     "description",
 )

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.optim import LBFGS, Optimizer
 
 from clearsight.recipe.schema import TrainerConfig
+from clearsight.train.spoiled import StepMemory, spoiled
 from clearsight.types import Batch
 
 if TYPE_CHECKING:
@@ -65,10 +66,20 @@ class Stepper:
         module: a `LossModule`, set up by Fabric.
         optimizer: set up by Fabric.
         trainer: for clipping and the memory format.
+        memory: told of each batch before it goes through the model; None keeps nothing.
     """
 
-    def __init__(self, fabric: Fabric, module: nn.Module, optimizer: Optimizer, trainer: TrainerConfig) -> None:
+    def __init__(
+        self,
+        fabric: Fabric,
+        module: nn.Module,
+        optimizer: Optimizer,
+        trainer: TrainerConfig,
+        memory: StepMemory | None = None,
+    ) -> None:
         self.fabric = fabric
+        self.memory = memory
+        self.scaled = getattr(fabric.strategy.precision, "scaler", None) is not None
         self.module = module
         self.optimizer = optimizer
         self.trainer = trainer
@@ -76,7 +87,10 @@ class Stepper:
         self._measured: Measured | None = None
 
     def __call__(self, batches: Sequence[Batch]) -> Measured:
-        """Step once on the mean loss of the batches; their number may differ from step to step."""
+        """Step once on the mean loss of the batches; their number may differ from step to step.
+
+        Where the loss or its gradient is not finite, the weights stay as they are (on a GPU that is known too late).
+        """
         on_device = [self.to_device(batch) for batch in batches]
 
         def gradients() -> Tensor:
@@ -86,7 +100,8 @@ class Stepper:
             self.optimizer.step(gradients)
         else:
             gradients()
-            self.optimizer.step()
+            if self._measured is None or self.scaled or not spoiled(self._measured.values):
+                self.optimizer.step()
         if self._measured is None:
             raise RuntimeError("the optimiser did not evaluate the loss")
         return self._measured
@@ -101,10 +116,14 @@ class Stepper:
     def _gradients(self, batches: Sequence[Batch]) -> Tensor:
         """Leave the clipped gradient of the mean loss in the parameters; returns the mean loss."""
         self.optimizer.zero_grad(set_to_none=True)
+        if self.memory is not None:
+            self.memory.begin()
         total: Tensor | None = None
         names: tuple[str, ...] = ()
         for number, batch in enumerate(batches):
             more = number < len(batches) - 1
+            if self.memory is not None:
+                self.memory.keep(batch)
             with self.fabric.no_backward_sync(self.module, enabled=more):  # pyright: ignore[reportArgumentType]
                 terms: dict[str, Tensor] = self.module(_Held(batch))
                 names = tuple(terms)

@@ -17,6 +17,8 @@ from clearsight.data.class_map import read_class_map
 from clearsight.data.class_pixels import class_pixel_counts
 from clearsight.data.decode import read_image
 from clearsight.data.samples import SampleSet
+from clearsight.doctor.run.diagnose import diagnose_log
+from clearsight.doctor.run.own_log import read_own_log
 from clearsight.metrics.scores import Scores
 from clearsight.recipe.schema import Recipe
 from clearsight.report.class_map_picture import draw_class_map
@@ -63,6 +65,8 @@ def write_run_report(
     worst: list[Picture] = []
     for split, found in list(scores.items())[:1]:
         worst = _worst(parts.data.whole.split(split).records, found, predictions, recipe.eval.draw_threshold)
+    logged = read_own_log(folder.path)
+    diagnosis = diagnose_log(logged, earlier=folder.read_findings())
     content = ReportContent(
         title=recipe.name,
         recipe_yaml=folder.recipe.read_text(encoding="utf-8"),
@@ -70,7 +74,8 @@ def write_run_report(
         history=history,
         scores=dict(scores),
         data_statistics=describe_statistics(parts),
-        findings=[_short_paths(finding, parts.data.whole.root) for finding in folder.read_findings()],
+        findings=[_short_paths(finding, parts.data.whole.root) for finding in diagnosis.findings],
+        record=logged.record,
         worst=worst,
         samples=_samples(parts.samples),
         run_folder=folder.path.name,

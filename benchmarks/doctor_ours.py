@@ -1,0 +1,170 @@
+"""The doctor beside a small training: rules on the model before it, on the run and its values while it goes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from clearsight.doctor.data.order import LabelOrder, Unshuffled
+from clearsight.doctor.diagnosis import ranked
+from clearsight.doctor.model.evidence import ModelEvidence
+from clearsight.doctor.model.overfit import CannotOverfit
+from clearsight.doctor.model.rules import RULES as MODEL_RULES
+from clearsight.doctor.rule import examine
+from clearsight.doctor.run.record import RunRecord
+from clearsight.doctor.step_keeper import NonFiniteLoss, StepKeeper
+from clearsight.doctor.watch import Watch
+from clearsight.types import Finding
+from doctor_training import Bench, Looker
+
+__all__ = ["Doctor", "plain"]
+
+ORDERED = 16  # batches whose labels are looked at
+
+
+class Doctor(Looker):
+    """Everything of the doctor that a plain loop can use, with its defaults.
+
+    Layers are measured every 10 steps and not every 50, as these runs have 240 steps and not thousands.
+
+    Args:
+        probe: seconds for learning a few images by heart.
+
+    Attributes:
+        findings: with the step at which each was told; 0 before the start.
+        nonfinite: what the keeper of steps found, plain values; None where all was finite.
+    """
+
+    def __init__(self, *, probe: float = 1.0) -> None:
+        self.probe = probe
+        self.told: list[tuple[int, Finding]] = []
+        self.nonfinite: dict[str, Any] | None = None
+        self._order: list[np.ndarray] = []
+        self._step = 0
+
+    def begin(self, bench: Bench) -> None:
+        """Rules on the model; then the watch and the keeper are put in."""
+        setup, counts = bench.setup, np.bincount(bench.split.labels, minlength=bench.split.classes)
+        images, labels = bench.first_batch()
+        evidence = ModelEvidence(
+            model=bench.model,
+            images=images,
+            targets=bench.targets(labels),
+            loss=lambda model, x, y: bench.sign * bench.criterion(model(x), y),
+            take=lambda targets, chosen: targets[list(chosen)],
+            task="classification",
+            classes=bench.split.classes,
+            class_counts=tuple(counts.tolist()),
+            optimizer=bench.optimizer,
+            recipe=bench.recipe(),
+        )
+        bench.model.train(bench.train_mode)
+        state = torch.get_rng_state()
+        probe = CannotOverfit(steps=100, seconds=self.probe)
+        self._tell(0, examine((*MODEL_RULES, probe), evidence).findings)
+        torch.set_rng_state(state)
+        about = RunRecord(
+            name=f"{setup.data}-{setup.net}",
+            task="classification",
+            classes=tuple(str(label) for label in range(bench.split.classes)),
+            class_counts=tuple(counts.tolist()),
+            steps_per_epoch=max(1, len(bench.images) // setup.batch),
+            batch_size=setup.batch * setup.accumulate,
+            accumulate=setup.accumulate,
+            clip_norm=setup.clip,
+            recipe=bench.recipe(),
+        )
+        self.watch = Watch(
+            bench.model, bench.optimizer, budget=setup.steps, about=about, every=10, on_finding=self._found
+        )
+        self.keeper = StepKeeper(bench.model, bench.optimizer)
+        self.keeper.__enter__()
+        self.watch.__enter__()
+
+    def _found(self, finding: Finding) -> None:
+        self._tell(self._step, [finding])
+
+    def _tell(self, step: int, findings: Sequence[Finding]) -> None:
+        self.told += [(step, finding) for finding in findings]
+
+    def batches(self, given: Iterator[tuple[Tensor, Tensor]]) -> Iterator[tuple[Tensor, Tensor]]:
+        """Waiting is timed."""
+        return self.watch.loading(given)
+
+    def kept(self, images: Tensor, labels: Tensor) -> None:
+        """The step can be run again; the order of the labels is seen."""
+        self.keeper.keep(images, labels)
+        if len(self._order) < ORDERED:
+            self._order.append(labels.argmax(1).numpy() if labels.ndim == 2 else labels.numpy())
+
+    def step(self, bench: Bench, loss: Tensor, accuracy: float) -> None:
+        """To the watch; the order of labels is judged once, on the first batches of the first epoch."""
+        self._step = bench.steps_done
+        self.watch.step(loss, accuracy=accuracy)
+        epoch = max(1, len(bench.images) // bench.setup.batch) // bench.setup.accumulate
+        if self._step == max(1, min(ORDERED // bench.setup.accumulate, epoch)):
+            counts = np.bincount(bench.split.labels, minlength=bench.split.classes)
+            order = LabelOrder(batches=self._order, counts=tuple(counts.tolist()))
+            self._tell(self._step, examine([Unshuffled()], order).findings)
+
+    def evaluated(self, bench: Bench, loss: float, accuracy: float, scores: dict[str, float]) -> None:
+        """To the watch."""
+        self.watch.evaluated(loss=loss, accuracy=accuracy, class_scores=scores)
+
+    def end(self, bench: Bench, *, stopped: str) -> None:
+        """The last look."""
+        self._step = bench.steps_done
+        self.watch.detach(finished=True)
+        self.keeper.__exit__()
+        found = self.keeper.found
+        if found is not None:
+            self.nonfinite = found.as_dict()
+            self._tell(bench.steps_done + 1, [found.as_finding(bench.recipe())])
+
+    @property
+    def record(self) -> RunRecord:
+        """Of the watch."""
+        return self.watch.record()
+
+    def ranked(self, more: Sequence[Finding] = ()) -> list[dict[str, Any]]:
+        """What was found, in the order in which it is read, as plain values.
+
+        Args:
+            more: of rules on data.
+        """
+        latest = {(finding.id, finding.where): finding for _, finding in self.told}
+        first: dict[tuple[str, str], int] = {}
+        for step, finding in self.told:
+            first.setdefault((finding.id, finding.where), step)
+        return [plain(one, first.get((one.id, one.where), 0)) for one in ranked([*latest.values(), *more])]
+
+
+def plain(finding: Finding, step: int) -> dict[str, Any]:
+    """What the scores need of a finding.
+
+    Args:
+        finding: one.
+        step: at which it was told.
+    """
+    cause = finding.evidence.get("cause")
+    return {
+        "id": finding.id,
+        "kind": cause.get("kind", "") if isinstance(cause, dict) else "",
+        "severity": finding.severity,
+        "where": finding.where,
+        "because": finding.because,
+        "step": step,
+        "remedy": {key: value for key, value in finding.remedy.items() if not _odd(value)},
+    }
+
+
+def _odd(value: object) -> bool:
+    return isinstance(value, float) and not math.isfinite(value)
+
+
+assert issubclass(NonFiniteLoss, ArithmeticError)  # noqa: S101 - what the loop ends on

@@ -1,0 +1,61 @@
+"""Which fault explains which others: where several findings have one cause, the cause is named first."""
+
+from __future__ import annotations
+
+__all__ = ["CAUSES"]
+
+_NOT_LEARNING = (
+    "stuck-at-prior",
+    "underfitting",
+    "plateau",
+    "class-never-predicted",
+    "cannot-overfit",
+    "not-converged",
+)
+_UNSTABLE = ("diverging-loss", "exploding-gradient", "loss-spike", "oscillating-score", "weights-grow", "dead-units")
+
+CAUSES: dict[str, tuple[str, ...]] = {
+    # Mistakes of code, which nothing else can make good.
+    "non-finite": ("diverging-loss", "loss-spike", "exploding-gradient"),
+    "loss-target-mismatch": (*_NOT_LEARNING, "initial-loss-off", "wrong-sign", "labels-unrelated", "non-finite"),
+    "wrong-sign": (*_NOT_LEARNING, *_UNSTABLE, "learning-rate-too-high"),
+    "gradients-not-cleared": (*_NOT_LEARNING, *_UNSTABLE, "learning-rate-too-high", "most-steps-clipped"),
+    "not-in-optimizer": ("not-updated", *_NOT_LEARNING, "over-regularised"),
+    "not-updated": _NOT_LEARNING,
+    "parameters-without-gradient": ("not-updated", *_NOT_LEARNING),
+    "wrong-gradient": (*_NOT_LEARNING, *_UNSTABLE),
+    "softmax-before-cross-entropy": ("double-softmax", *_NOT_LEARNING, "learning-rate-too-low"),
+    "double-softmax": (*_NOT_LEARNING, "learning-rate-too-low"),
+    "samples-mixed": (*_NOT_LEARNING, "labels-unrelated", "overfitting", "norm-statistics-drift"),
+    "input-ignored": (*_NOT_LEARNING, "labels-unrelated"),
+    "wrong-layout": ("input-not-normalised", *_NOT_LEARNING, "input-ignored", "overfitting"),
+    "wrong-mode": ("norm-statistics-drift", "over-regularised", "overfitting", "oscillating-score"),
+    "identical-units": (*_NOT_LEARNING, "initial-loss-off", "dead-at-start"),
+    # The start.
+    "input-not-normalised": (*_NOT_LEARNING, *_UNSTABLE, "initial-loss-off", "activation-scale", "dead-at-start"),
+    "normalisation-mismatch": ("input-not-normalised", *_NOT_LEARNING, *_UNSTABLE, "initial-loss-off"),
+    "activation-scale": (
+        *("initial-loss-off", "dead-at-start", "saturated-units", "vanishing-gradient", "precision-overflow"),
+        *(*_UNSTABLE, *_NOT_LEARNING),
+    ),
+    "saturated-units": ("vanishing-gradient", *_NOT_LEARNING),
+    "vanishing-gradient": (*_NOT_LEARNING, "learning-rate-too-low"),
+    "dead-at-start": ("dead-units", *_NOT_LEARNING),
+    "missing-non-linearity": ("underfitting",),
+    # Data.
+    "unshuffled": ("oscillating-score", "loss-spike", "norm-statistics-drift", "class-never-predicted", "overfitting"),
+    "conflicting-labels": ("label-error",),
+    "label-error": ("labels-unrelated", "overfitting", "cannot-overfit"),
+    "near-duplicate-across-splits": (),
+    "class-imbalance": ("class-never-predicted",),
+    "augmentation-breaks-label": ("over-regularised", "labels-unrelated", "underfitting"),
+    "tiny-batch-norm": ("norm-statistics-drift", "oscillating-score", "one-value-norm"),
+    "dropout-before-norm": ("norm-statistics-drift", "over-regularised"),
+    # The rate.
+    "precision-overflow": ("non-finite",),
+    "learning-rate-too-high": (*_UNSTABLE, *_NOT_LEARNING, "most-steps-clipped", "norm-statistics-drift", "non-finite"),
+    "exploding-gradient": ("diverging-loss", "loss-spike", "non-finite"),
+    "learning-rate-too-low": ("underfitting", "plateau", "not-converged", "stuck-at-prior"),
+    "labels-unrelated": ("stuck-at-prior", "overfitting", "underfitting"),
+}
+"""Cause → what it makes appear, in the order in which causes are believed."""

@@ -1,0 +1,1 @@
+"""What can be told from images and labels before anything is trained."""

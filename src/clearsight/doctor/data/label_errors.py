@@ -1,0 +1,253 @@
+"""Labels that contradict what alike examples are labelled: confident learning, and when it can be believed."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable
+from dataclasses import dataclass
+from importlib.util import find_spec
+from typing import Any
+
+import numpy as np
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import StratifiedKFold, cross_val_predict
+
+from clearsight.doctor.data.evidence import DataEvidence
+from clearsight.doctor.data.labelled import Labelled, condense, labelled_examples, place
+from clearsight.doctor.rule import Rule
+from clearsight.types import Finding
+
+__all__ = ["LabelErrors", "Noise", "estimate_noise", "out_of_sample"]
+
+_FOLDS = 5
+_LISTED = 20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Noise:
+    """What out-of-sample probabilities say of labels.
+
+    Args:
+        joint: share of wrong labels by the confident joint of the labels and the probabilities.
+        sure: share of labels that the classifier contradicts, among the half of the examples that it is surest of.
+        sure_least: lower end of its 95 % interval (Wilson).
+        unsure: the same among the next quarter.
+        uneven_most: upper end of the 90 % interval of what `unsure` is more than `sure`.
+        agreed: share that it does not contradict of that half, mean over classes; a class that it hardly ever names
+            counts as 0.
+        accuracy: share of right labels that it does not contradict, if `sure` is the share of wrong ones.
+        suspects: positions of labels that are likely wrong, the likeliest first; of the surest three quarters.
+        score: `(n,)` quality of each label, in [0, 1].
+    """
+
+    joint: float
+    sure: float
+    sure_least: float
+    unsure: float
+    uneven_most: float
+    agreed: float
+    accuracy: float
+    suspects: np.ndarray
+    score: np.ndarray
+
+
+class LabelErrors(Rule[DataEvidence]):
+    """Labels that are likely wrong: of images for classification, else of objects by what their boxes show.
+
+    Probabilities are those of a logistic regression on features, each fold by one that has not seen it. Its own
+    confusion is not label noise: what it confuses lies where it is unsure, whereas a wrong label does not depend on
+    how sure it is. So the share that it contradicts among the half that it is surest of is taken for the noise, and
+    only where the next quarter is hardly worse and what is left of errors is few.
+
+    Method: Northcutt et al. 2021, arXiv:1911.00068, the confident joint (section 3.1) and pruning by noise rate, with
+    cleanlab. Differs: the estimate must hold where the classifier is sure, or no warning is given.
+
+    Args:
+        noise: share of wrong labels from which on it is a warning.
+        accuracy: of the classifier, its estimate on right labels, below which it says nothing.
+        even: least ratio of contradictions among the surest half to those among the next quarter; less shows that they
+            come of the classifier.
+        agreed: see `Noise`; what is below has learned too little.
+        least: examples that a class needs.
+        enough: examples that are needed in all: among fewer, chance looks like noise.
+        most: examples that are looked at.
+    """
+
+    id = "label-error"
+    source = "Northcutt et al. 2021, Confident learning, arXiv:1911.00068; cleanlab"
+
+    def __init__(
+        self,
+        *,
+        noise: float = 0.03,
+        accuracy: float = 0.8,
+        even: float = 0.6,
+        agreed: float = 0.6,
+        least: int = 5,
+        enough: int = 150,
+        most: int = 10_000,
+    ) -> None:
+        self.noise, self.accuracy, self.even, self.agreed = noise, accuracy, even, agreed
+        self.least, self.enough, self.most = least, enough, most
+
+    def lacks(self, evidence: DataEvidence) -> str:
+        """Classes with enough examples, or cleanlab."""
+        if find_spec("cleanlab") is None:
+            return "cleanlab is not installed, run: pip install cleanlab"
+        if evidence.dataset.task == "semantic" or len(evidence.dataset.classes) < 2:
+            return "classes of images or objects to tell apart"
+        labels = self._examples(evidence).labels
+        if len(np.unique(labels)) < 2:
+            return f"two classes with {self.least} examples each"
+        return "" if len(labels) >= self.enough else f"{self.enough} examples"
+
+    def check(self, evidence: DataEvidence) -> Iterable[Finding]:
+        """One finding for the data set; `info` where only some labels are suspect."""
+        examples = self._examples(evidence)
+        classes, labels = np.unique(examples.labels, return_inverse=True)
+        probabilities = out_of_sample(examples.features, labels)
+        noise = estimate_noise(labels, probabilities)
+        if not len(noise.suspects) or not self._believable(noise):
+            return
+        # Half the threshold, so that a handful of odd examples in a small set is no warning.
+        noisy = min(noise.joint, noise.sure) > self.noise and noise.sure_least > self.noise / 2
+        suggested = classes[probabilities.argmax(axis=1)]
+        yield Finding(
+            id=self.id,
+            severity="warning" if noisy else "info",
+            where=str(evidence.dataset.root),
+            explanation=_explained(noise, len(labels), "images" if examples.item[0] < 0 else "objects", noisy=noisy),
+            action="kept",
+            evidence={
+                "row": "D2",
+                "noise": round(noise.sure, 4),
+                "noise_least": round(noise.sure_least, 4),
+                "noise_confident_joint": round(noise.joint, 4),
+                "noise_where_less_sure": round(noise.unsure, 4),
+                "threshold": self.noise,
+                "accuracy": round(noise.accuracy, 4),
+                "examples": len(labels),
+                "suspects": len(noise.suspects),
+                "first": _listed(evidence, examples, noise, suggested),
+            },
+            source=self.source,
+        )
+
+    def _believable(self, noise: Noise) -> bool:
+        """Whether contradictions come of labels: not of a classifier that knows too little, nor of where it is unsure.
+
+        The numbers are set on clean parts of digits, hand signs, fruit and blood cells, most with noise on their
+        features; of 504 such sets one gave a warning.
+        """
+        if noise.accuracy < self.accuracy or noise.agreed < self.agreed or noise.sure < self.even * noise.unsure:
+            return False
+        return noise.accuracy >= 0.97 or noise.uneven_most <= 0.3 * noise.sure + 0.05
+
+    def _examples(self, evidence: DataEvidence) -> Labelled:
+        return labelled_examples(evidence).of_classes_with(self.least).sample(self.most).of_classes_with(self.least)
+
+
+def out_of_sample(features: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Class probabilities of each example by a logistic regression on the others' folds, of five.
+
+    Args:
+        features: `(n, d)`.
+        labels: `(n,)` int64 from 0, at least five of each class.
+
+    Returns:
+        `(n, k)`, rows sum to one.
+    """
+    folds = StratifiedKFold(_FOLDS, shuffle=True, random_state=0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # nearly converged probabilities are as good
+        model, points = LogisticRegression(C=0.01, max_iter=200), condense(features)
+        return np.asarray(cross_val_predict(model, points, labels, cv=folds, method="predict_proba"))
+
+
+def estimate_noise(labels: np.ndarray, probabilities: np.ndarray) -> Noise:
+    """How many labels are wrong, and which.
+
+    Args:
+        labels: `(n,)` int64 from 0, every class present.
+        probabilities: `(n, k)` of each example by a classifier that was not trained on it.
+    """
+    from cleanlab.count import compute_confident_joint
+    from cleanlab.filter import find_label_issues
+    from cleanlab.rank import get_label_quality_scores
+
+    joint = np.asarray(compute_confident_joint(labels, probabilities))
+    flagged = find_label_issues(labels, probabilities, n_jobs=1)
+    score = get_label_quality_scores(labels, probabilities, method="normalized_margin")
+    predicted = probabilities.argmax(axis=1)
+    contradicted = predicted != labels
+    rank = _doubt(probabilities, predicted)
+    sure, unsure = rank < 0.5, (rank >= 0.5) & (rank < 0.75)
+    share, next_share = float(contradicted[sure].mean()), float(contradicted[unsure].mean()) if unsure.any() else 1.0
+    spread = share * (1 - share) / sure.sum() + next_share * (1 - next_share) / max(1, unsure.sum())
+    suspects = np.flatnonzero(flagged & contradicted & (rank < 0.75))  # the rest is where it errs itself
+    return Noise(
+        joint=1 - float(joint.trace() / joint.sum()),
+        sure=share,
+        sure_least=_wilson_least(int(contradicted[sure].sum()), int(sure.sum())),
+        unsure=next_share,
+        uneven_most=next_share - share + 1.645 * float(np.sqrt(spread)),
+        agreed=_agreed(labels, predicted, sure),
+        accuracy=1 - max(0.0, float(contradicted.mean()) - share) / max(1 - share, 1e-9),
+        suspects=suspects[np.argsort(score[suspects], kind="stable")],
+        score=score,
+    )
+
+
+def _doubt(probabilities: np.ndarray, predicted: np.ndarray) -> np.ndarray:
+    """Rank of each example among those that are taken for its class, `(n,)` in [0, 1): 0 is the surest."""
+    two = np.partition(probabilities, -2, axis=1)[:, -2:]
+    margin = two[:, 1] - two[:, 0]
+    rank = np.zeros(len(margin))
+    for label in np.unique(predicted):
+        own = np.flatnonzero(predicted == label)
+        rank[own[np.argsort(-margin[own], kind="stable")]] = np.arange(len(own)) / len(own)
+    return rank
+
+
+def _agreed(labels: np.ndarray, predicted: np.ndarray, sure: np.ndarray) -> float:
+    """Mean over classes of the share of the surest that have the label they are taken for."""
+    shares = []
+    for label in np.unique(labels):
+        named = predicted == label
+        enough = named.sum() >= 0.25 * (labels == label).sum()
+        shares.append(float((labels[named & sure] == label).mean()) if enough else 0.0)
+    return float(np.mean(shares))
+
+
+def _wilson_least(hits: int, of: int, z: float = 1.96) -> float:
+    share, spread = hits / of, z * z / of
+    middle = share + spread / 2
+    return float((middle - z * np.sqrt(share * (1 - share) / of + spread / (4 * of))) / (1 + spread))
+
+
+def _explained(noise: Noise, total: int, what: str, *, noisy: bool) -> str:
+    count = len(noise.suspects)
+    if not noisy:
+        return (
+            f"{count} of {total} {what} look like another class than they are labelled; that is no sign of general "
+            "noise, but they are worth a look"
+        )
+    return (
+        f"About {100 * noise.sure:.1f} % of the labels are likely wrong: where a classifier that was trained on other "
+        f"{what} is surest, so many of {total} {what} have another label than it says; with right labels it would be "
+        f"hardly any. Look through the {count} that it is sure of, the likeliest first, and correct or remove them"
+    )
+
+
+def _listed(evidence: DataEvidence, examples: Labelled, noise: Noise, suggested: np.ndarray) -> list[dict[str, Any]]:
+    dataset = evidence.dataset
+    return [
+        {
+            "where": place(dataset, int(examples.record[at]), int(examples.item[at])),
+            "given": dataset.classes[examples.labels[at]],
+            "suggested": dataset.classes[suggested[at]],
+            "score": round(float(noise.score[at]), 4),
+        }
+        for at in noise.suspects[:_LISTED].tolist()
+    ]

@@ -1,0 +1,247 @@
+"""Losses that rise or leave their range: a wrong sign, a rate too high, a divergence."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+
+import numpy as np
+
+from clearsight.doctor.rule import Rule
+from clearsight.doctor.run.record import Curve, RunRecord
+from clearsight.doctor.run.signals import (
+    chance_loss,
+    chance_score,
+    done,
+    learning_rate,
+    lowered_rate,
+    score,
+    starting_loss,
+    training_loss,
+    update_ratio,
+)
+from clearsight.doctor.run.smoothing import calm, level, running_median, thin
+from clearsight.types import Finding
+
+__all__ = ["DivergingLoss", "LearningRateTooHigh", "WrongSign"]
+
+
+class _OnLoss(Rule[RunRecord]):
+    """A rule that reads the training loss."""
+
+    least = 20
+
+    def lacks(self, evidence: RunRecord) -> str:
+        """A training loss of some length."""
+        found = len(training_loss(evidence))
+        return "" if found >= self.least else f"{self.least} values of the training loss, there are {found}"
+
+
+class WrongSign(_OnLoss):
+    """The loss is maximised: the gradient is followed upwards, or its negative is minimised.
+
+    A cross-entropy is never negative. Other losses may be (a log-likelihood, a similarity), so that a negative value
+    alone says nothing where the loss did not start near the one of a guess. A loss that rises from the first step on,
+    steadily and by small steps, is maximised; one that jumps has too high a rate.
+
+    Args:
+        steady: share of the blocks of steps in which the loss rises.
+        factor: how far it has risen, in starting values.
+        update: median ‖Δw‖ / ‖w‖ of the first step measured, above which the rate is to blame instead.
+    """
+
+    id = "wrong-sign"
+    source = "Zhang et al. 2021, AutoTrainer, ICSE 2021"
+
+    def __init__(self, *, steady: float = 0.9, factor: float = 1.5, update: float = 0.1) -> None:
+        self.steady, self.factor, self.update = steady, factor, update
+
+    def check(self, evidence: RunRecord) -> Iterable[Finding]:
+        """An error, at most one."""
+        loss, start, guess = training_loss(evidence).finite(), starting_loss(evidence), chance_loss(evidence)
+        if guess is not None and abs(abs(start) / guess - 1) < 0.5:
+            below = np.flatnonzero(loss.values < min(-0.05 * guess, start - 0.05 * guess))
+            if len(below):
+                at = int(loss.steps[below[0]])
+                said = f"The loss went to {loss.values.min():.3g}: a cross-entropy is never negative"
+                yield self._finding(evidence, said, {"step": at, "least": float(loss.values.min()), "start": start})
+                return
+        if self._climbs(evidence, loss, start):
+            end = level(loss, 5)
+            smooth = calm(loss)
+            high = np.flatnonzero(smooth.values > start + 0.2 * abs(start))
+            at = int(smooth.steps[high[0] if len(high) else -1])
+            said = f"The loss rose steadily from the first step on, from {start:.3g} to {end:.3g}"
+            yield self._finding(evidence, said, {"step": at, "start": start, "end": end})
+
+    def _climbs(self, record: RunRecord, loss: Curve, start: float) -> bool:
+        if len(loss) < self.least or not level(loss, 5) > start + (self.factor - 1) * abs(start):
+            return False
+        blocks = thin(loss, 10).values
+        if len(blocks) < 4 or np.mean(np.diff(blocks) > 0) < self.steady or blocks.min() < start - 0.1 * abs(start):
+            return False
+        early = update_ratio(record)
+        if len(early) and early.values[0] > self.update:
+            return False
+        guess, (_, curve) = chance_score(record), score(record)
+        return guess is None or not len(curve) or level(curve, 3) <= 1.2 * guess
+
+    def _finding(self, record: RunRecord, said: str, numbers: dict[str, object]) -> Finding:
+        explanation = f"{said}, so that training makes the model worse; minimise the loss, not its negative."
+        evidence = {"row": "T10", **numbers, "plot": {"curves": ["loss"], "mark": numbers["step"]}}
+        return Finding(
+            id=self.id,
+            severity="error",
+            where=record.name,
+            explanation=explanation,
+            evidence=evidence,
+            source=self.source,
+        )
+
+
+class LearningRateTooHigh(_OnLoss):
+    """Steps so long that the loss blew up, that all was lost again, or that weights change by a tenth a step.
+
+    The running median of the losses is looked at, which one bad batch does not lift. In healthy runs it stays below
+    1.05 times the loss of a guess.
+
+    Args:
+        factor: height of the loss, in values at the start or of a guess, that is a blow-up; twice as much where the
+            loss of a guess is not known, as a single first value says little.
+        update: median ‖Δw‖ / ‖w‖ above which steps are too long; healthy runs have 0.005 to 0.03.
+        spoiled: share of the loss of a guess that must be left for long steps to be a fault.
+        learned: share of it below which something had been learned, and all is lost where 0.9 of it is left.
+        share: of the budget before which the length of steps says nothing.
+    """
+
+    id = "learning-rate-too-high"
+    source = "Nikanjam et al. 2021, DeepChecker; Google 2023, Deep learning tuning playbook"
+
+    def __init__(
+        self,
+        *,
+        factor: float = 1.5,
+        update: float = 0.1,
+        spoiled: float = 0.3,
+        learned: float = 0.6,
+        share: float = 0.3,
+    ) -> None:
+        self.factor, self.update, self.spoiled = factor, update, spoiled
+        self.learned, self.share = learned, share
+
+    def check(self, evidence: RunRecord) -> Iterable[Finding]:
+        """A warning with what shows it first: the height of the loss, the fall back to a guess, or long steps."""
+        loss, start = training_loss(evidence).finite(), starting_loss(evidence)
+        if len(loss) < 5 or not start > 0:
+            return
+        chance = chance_loss(evidence)
+        guess, factor = max(start, chance or 0.0), self.factor if chance else 2 * self.factor
+        course, now = calm(loss), level(loss, max(5, len(loss) // 20))
+        smooth, late = course.values, (done(evidence) or float(len(loss) >= 200)) >= self.share
+        update, long = self._long_steps(evidence)
+        tall, below = np.flatnonzero(smooth > factor * guess), np.flatnonzero(smooth < self.learned * guess)
+        if len(tall):
+            at, said = int(course.steps[tall[0]]), f"rose to {smooth.max():.3g} from {start:.3g}"
+        elif len(below) and now > 0.9 * guess:
+            at = int(course.steps[min(below[-1] + 1, len(course) - 1)])
+            said = f"had fallen to {smooth.min():.3g} and is back at {now:.3g}, no better than a guess"
+        elif late and now > 0.9 * guess and loss.values.max() > 2 * factor * guess:
+            at, said = (
+                int(loss.steps[loss.values.argmax()]),
+                f"jumped to {loss.values.max():.3g} and stays at {now:.3g}",
+            )
+        elif late and update > self.update and now > self.spoiled * guess:
+            at, said = long, f"is {now:.3g}, and a step changed the weights by {update:.2g} of themselves"
+        else:
+            return
+        if any(True for _ in WrongSign().check(evidence)):
+            return
+        yield Finding(
+            id=self.id,
+            severity="warning",
+            where=evidence.name,
+            explanation=f"The training loss {said} (healthy: it falls from the start, and steps are 0.005 to 0.03 of "
+            "the weights): the learning rate is too high. Divide it by ten, or warm it up.",
+            evidence={
+                "row": "T8",
+                "step": at,
+                "start": start,
+                "highest": float(smooth.max()),
+                "threshold": factor * guess,
+                "update_ratio": update if math.isfinite(update) else None,
+                "learning_rate": learning_rate(evidence),
+                "plot": {"curves": ["loss", "lr"], "mark": at},
+            },
+            remedy=lowered_rate(evidence, 0.1),
+            source=self.source,
+        )
+
+    def _long_steps(self, record: RunRecord) -> tuple[float, int]:
+        """The larger of the update ratios early on and in the later half, and the first step with too long a one."""
+        updates = update_ratio(record)
+        if len(updates) < 4:
+            return math.nan, 0
+        early = level(updates.between(-1, updates.steps[0] + 0.1 * record.steps))
+        over = np.flatnonzero(updates.values > self.update)
+        return max(early, level(updates, len(updates) // 2)), int(updates.steps[over[0]]) if len(over) else 0
+
+
+class DivergingLoss(_OnLoss):
+    """The loss is above its start, or far above what had been reached, or no longer a number.
+
+    Args:
+        above: the starting loss, as a factor, that the last losses exceed; 2.5 times as far where the loss of a guess
+            is not known.
+        lost: rise over the least loss, in starting losses, that is a warning.
+    """
+
+    id = "diverging-loss"
+    source = "Ben Braiek and Khomh 2023, DeepChecker"
+
+    def __init__(self, *, above: float = 1.2, lost: float = 0.3) -> None:
+        self.above, self.lost = above, lost
+        self.causes = (WrongSign(), LearningRateTooHigh())
+
+    def check(self, evidence: RunRecord) -> Iterable[Finding]:
+        """An error where the loss is above its start or no number, a warning where much of what was won is lost."""
+        full = training_loss(evidence)
+        loss, start = full.finite(), starting_loss(evidence)
+        if not len(loss):
+            return
+        ended = not np.isfinite(full.values[-3:]).any()
+        few = max(5, len(loss) // 20)
+        smooth = running_median(thin(loss, 100), 3)
+        now, least = level(loss, few), float(smooth.values.min())
+        chance = chance_loss(evidence)
+        guess, room = max(abs(start), chance or 0.0), (self.above - 1) * (1 if chance else 2.5)
+        above = now > start + room * guess and now > least + room * guess
+        if not ended and not above and not now > max(2 * least, least + self.lost * guess):
+            return
+        if ended:
+            at = int(full.steps[np.flatnonzero(np.isfinite(full.values))[-1] + 1])
+            said = f"is no finite number since step {at}; before, it was {now:.3g}"
+        else:
+            bound = start + room * guess if above else max(2 * least, least + self.lost * guess)
+            under = np.flatnonzero(smooth.values <= bound)
+            at = int(smooth.steps[min(under[-1] + 1, len(smooth) - 1)]) if len(under) else int(loss.steps[0])
+            said = f"is {now:.3g}, its start was {start:.3g} and its least {least:.3g}"
+        because = next((rule.id for rule in self.causes if any(True for _ in rule.check(evidence))), "")
+        yield Finding(
+            id=self.id,
+            severity="error" if ended or above else "warning",
+            where=evidence.name,
+            explanation=f"The training loss {said}: training diverges. Lower the learning rate, clip gradients, and "
+            "look at the batch at which it began.",
+            evidence={
+                "row": "T2",
+                "step": at,
+                "start": start,
+                "least": least,
+                "now": now,
+                "finite": not ended,
+                "plot": {"curves": ["loss", "lr"], "mark": at},
+            },
+            remedy=lowered_rate(evidence, 0.1),
+            source=self.source,
+            because=because,
+        )

@@ -1,0 +1,112 @@
+"""Gradients that vanish, explode, are clipped: built series, a real deep net of sigmoids, healthy ones beside them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from clearsight.doctor.run.gradients import ClippedSteps, ExplodingGradient, VanishingGradient
+from clearsight.doctor.run.record import Curve, LayerSeries, RunRecord
+
+Build = Callable[..., LayerSeries]
+STEPS = np.arange(1, 101)
+FLAT = Curve.of(STEPS, np.full(100, 2.3))
+FALLING = Curve.of(STEPS, 2.3 * 0.97**STEPS)
+
+
+def profile(net: nn.Sequential, seed: int = 0) -> list[float]:
+    """Gradient norm of each linear layer after one backward pass on random digits."""
+    torch.manual_seed(seed)
+    nn.functional.cross_entropy(net(torch.rand(64, 64)), torch.randint(0, 10, (64,))).backward()
+    return [float(layer.weight.grad.norm()) for layer in net if isinstance(layer, nn.Linear)]  # pyright: ignore
+
+
+def deep(activation: Callable[[], nn.Module]) -> nn.Sequential:
+    """Twelve layers."""
+    torch.manual_seed(1)
+    layers: list[nn.Module] = []
+    for number in range(12):
+        layers += [nn.Linear(64 if number == 0 else 32, 32), activation()]
+    return nn.Sequential(*layers, nn.Linear(32, 10))
+
+
+def test_a_real_stack_of_sigmoids_loses_its_gradient(layer_series: Build) -> None:
+    found = list(
+        VanishingGradient().check(RunRecord(loss=FLAT, layers=layer_series(grad_norm=profile(deep(nn.Sigmoid)))))
+    )
+    assert [(one.id, one.severity) for one in found] == [("vanishing-gradient", "warning")]
+    assert found[0].evidence["ratio"] < 1e-3
+    assert found[0].evidence["layers"][0] == "l0"
+    assert found[0].evidence["step"] == 10
+
+
+def test_a_real_residual_net_has_neither(layer_series: Build) -> None:
+    torch.manual_seed(0)
+    net = nn.Sequential(
+        nn.Linear(64, 32), nn.BatchNorm1d(32), nn.ReLU(), nn.Linear(32, 32), nn.ReLU(), nn.Linear(32, 10)
+    )
+    record = RunRecord(loss=FLAT, layers=layer_series(grad_norm=profile(net)), grad_norm=FLAT)
+    assert not list(VanishingGradient().check(record))
+    assert not list(ExplodingGradient().check(record))
+
+
+@pytest.mark.parametrize(
+    ("loss", "first", "found"),
+    [(FLAT, 0.9e-3, 1), (FLAT, 1.1e-3, 0), (FALLING, 0.9e-3, 0), (FALLING, 0.9e-5, 1), (FLAT, 0.0, 0)],
+)
+def test_near_misses_of_vanishing(layer_series: Build, loss: Curve, first: float, found: int) -> None:
+    """A falling loss asks for more; a gradient of exactly zero has other reasons."""
+    layers = layer_series(grad_norm=[first, 0.1, 0.5, 1.0])
+    assert len(list(VanishingGradient().check(RunRecord(loss=loss, layers=layers)))) == found
+
+
+def test_it_must_hold_for_three_measurements(layer_series: Build) -> None:
+    weak, sound = [1e-4, 0.1, 0.5, 1.0], [0.5, 0.5, 0.5, 1.0]
+    record = RunRecord(loss=FLAT, layers=layer_series(grad_norm=[weak, weak, weak, sound, weak, weak]))
+    assert not list(VanishingGradient().check(record))
+
+
+def test_layers_that_vanish_by_construction_do_not_count(layer_series: Build) -> None:
+    layers = layer_series(grad_norm=[1e-9, 0.5, 0.5, 0.6, 1.0])
+    assert not list(
+        VanishingGradient().check(RunRecord(loss=FLAT, layers=replace(layers, exempt=(True, *[False] * 4))))
+    )
+
+
+def test_a_norm_that_grows_while_the_loss_does_not_fall() -> None:
+    growing = Curve.of(STEPS, 1.1**STEPS)
+    found = list(ExplodingGradient().check(RunRecord(loss=FLAT, grad_norm=growing)))
+    assert len(found) == 1
+    assert found[0].evidence["growth"] > 30
+    assert not list(ExplodingGradient().check(RunRecord(loss=FALLING, grad_norm=growing)))
+
+
+def test_a_jump_after_which_the_loss_stays_worse() -> None:
+    norms, loss = np.ones(100), np.full(100, 1.0)
+    norms[60:63], loss[60:] = 50.0, 3.0
+    recipe = {"optimizer": {"lr": 0.01}}
+    record = RunRecord(loss=Curve.of(STEPS, loss), grad_norm=Curve.of(STEPS, norms), recipe=recipe)
+    found = list(ExplodingGradient().check(record))
+    assert found[0].evidence["step"] == 61
+    assert found[0].remedy == {"trainer.clip_norm": 1.0}
+    recovered = replace(record, loss=Curve.of(STEPS, np.full(100, 1.0)))
+    assert not list(ExplodingGradient().check(recovered))
+    assert next(iter(ExplodingGradient().check(replace(record, clip_norm=1.0)))).remedy == {"optimizer.lr": 0.00333}
+
+
+def test_clipping_is_told_where_it_is_the_rule() -> None:
+    norms = Curve.of(STEPS, np.where(STEPS % 10 < 6, 5.0, 0.5))
+    rule = ClippedSteps()
+    assert [one.severity for one in rule.check(RunRecord(clip_norm=1.0, grad_norm=norms))] == ["info"]
+    assert not list(rule.check(RunRecord(clip_norm=10.0, grad_norm=norms)))
+    assert rule.lacks(RunRecord(grad_norm=norms))
+
+
+def test_what_is_lacking_is_said() -> None:
+    assert VanishingGradient().lacks(RunRecord()) == "gradient norms by layer"
+    assert ExplodingGradient().lacks(RunRecord()) == "20 gradient norms"
