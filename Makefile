@@ -3,7 +3,7 @@
 #   make test     the test suite; ALL=1 for all of it    make test ARGS='tests/ops -k iou'
 #   make check    style, types, layers, documentation  (what CI runs, with make test)
 #   make docs     the documentation, into site/
-#   make techniques  docs/techniques*.md, docs/detectors* and the table of docs/backbones.md, written again from the code
+#   make techniques  docs/techniques*.md, docs/detectors*, docs/faults.md and the table of docs/backbones.md, from the code
 #   make bench    every benchmark, peers beside us     make bench QUICK=1  for a smoke run
 #   make wheel    dist/*.whl
 #   make clean    remove what tests, checks and builds leave behind (not .venv, not runs/)
@@ -45,6 +45,7 @@ techniques: $(BIN)/python
 	$(BIN)/python docs/hooks/techniques.py
 	$(BIN)/python docs/hooks/backbones.py
 	$(BIN)/python docs/hooks/detectors.py
+	$(BIN)/python docs/hooks/faults.py
 
 # A script that misses a bar ends with 1; the others still run, and the outcome is remembered.
 bench: $(BENCH)

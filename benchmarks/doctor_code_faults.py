@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from doctor_faults import _RATE_HIGH, Fault
+from doctor_faults import RATE_HIGH, Fault
 from doctor_flaws import (
     FLAWS,
     AddsDropout,
@@ -32,12 +32,12 @@ _NORMED = ("cnn_bn", "resnet", "depthwise")
 
 # ------------------------------------------------------------------------------------------------ the model
 def _dead(bench: Bench, share: float) -> None:
-    """Biases that keep a share of the units behind each hidden layer below zero."""
+    """Biases, of norms where there are any, that keep a share of the units of each hidden layer below zero."""
+    norms = [one for one in bench.model.modules() if isinstance(one, nn.BatchNorm2d)]
     with torch.no_grad():
-        for _, layer in layers_of(bench.model)[:-1]:
-            count = round(share * len(layer.weight))
+        for layer in norms or [one for _, one in layers_of(bench.model)[:-1]]:
             if layer.bias is not None:
-                layer.bias[torch.randperm(len(layer.weight))[:count]] = -100.0
+                layer.bias[torch.randperm(len(layer.bias))[: round(share * len(layer.bias))]] = -100.0
 
 
 def _constant(bench: Bench, _: float) -> None:
@@ -144,7 +144,7 @@ _SOFTMAX = frozenset({"softmax-before-cross-entropy", "double-softmax", "loss-ta
 CODE_FAULTS: dict[str, Fault] = {
     "dead-relu": Fault(
         row="T4", accepted=frozenset({"dead-at-start", "dead-units"}), levels=(0.3, 0.6, 0.9), built=_dead,
-        nets=("mlp", "cnn"),
+        nets=("mlp", "cnn", "cnn_bn", "resnet", "depthwise"),
     ),
     "init-constant": Fault(
         row="P2", accepted=frozenset({"identical-units", "activation-scale", "initial-loss-off"}), built=_constant
@@ -156,7 +156,7 @@ CODE_FAULTS: dict[str, Fault] = {
     "softmax-before-ce": Fault(row="S3", accepted=_SOFTMAX, built=_behind(lambda: nn.Softmax(1), None), proven=True),
     "sigmoid-before-bce": Fault(row="S3", accepted=_SOFTMAX, built=_bce, proven=True),
     "no-activation": Fault(
-        row="S4", accepted=frozenset({"missing-non-linearity"}), proven=True, nets=("mlp", "cnn", "cnn_bn"),
+        row="S4", accepted=frozenset({"missing-non-linearity"}), proven=True,
         built=lambda bench, _: replace_activations(bench.model, nn.Identity),
     ),
     "one-value-norm": Fault(
@@ -171,7 +171,7 @@ CODE_FAULTS: dict[str, Fault] = {
     ),
     "input-ignored": Fault(
         row="P5", accepted=frozenset({"input-ignored", "parameters-without-gradient", "activation-scale"}),
-        built=_behind(ForgetsInput, 0.5), proven=True, nets=("mlp", "cnn", "cnn_bn"),
+        built=_behind(ForgetsInput, 0.0), proven=True,
     ),
     "input-changed": Fault(
         row="P7", accepted=frozenset({"input-changed", "input-not-normalised"}), built=_first_changes_input,
@@ -187,13 +187,13 @@ CODE_FAULTS: dict[str, Fault] = {
     "wrong-sign": Fault(row="T10", accepted=frozenset({"wrong-sign"}), built=_set("sign", -1.0), proven=True),
     "mse-on-ids": Fault(row="S5", accepted=frozenset({"loss-target-mismatch"}), built=_mse, proven=True),
     "loss-summed": Fault(
-        row="T8", accepted=_RATE_HIGH | {"initial-loss-off", "loss-target-mismatch"}, built=_summed
+        row="T8", accepted=RATE_HIGH | {"initial-loss-off", "loss-target-mismatch"}, built=_summed
     ),
     "not-cleared": Fault(
         row="T7", accepted=frozenset({"gradients-not-cleared"}), built=_set("clear", value=False), proven=True
     ),
     "eval-in-training": Fault(
-        row="T6", accepted=frozenset({"wrong-mode"}), built=_set("train_mode", value=False), proven=True, nets=_NORMED
+        row="T6", accepted=frozenset({"wrong-mode"}), built=_set("train_mode", value=False), nets=_NORMED
     ),
     "train-in-evaluation": Fault(
         row="T6", accepted=frozenset({"wrong-mode"}), built=_set("eval_mode", value=True), proven=True, nets=_NORMED
@@ -213,7 +213,7 @@ CODE_FAULTS: dict[str, Fault] = {
         row="T18", accepted=frozenset({"loss-spike", "exploding-gradient"}), levels=(3, 30), live=_corrupt_batches
     ),
     "rate-jumps": Fault(
-        row="T8", accepted=_RATE_HIGH | {"oscillating-score", "loss-spike"}, levels=(30, 300), live=_set("rate")
+        row="T8", accepted=RATE_HIGH | {"oscillating-score", "loss-spike"}, levels=(30, 300), live=_set("rate")
     ),
     "labels-later": Fault(row="T11", accepted=_LABELS_LATER, live=_labels_later),
     "not-cleared-later": Fault(
@@ -245,9 +245,11 @@ def _flawed(kind: str) -> Fault:
 
 
 def _log_in_loss(bench: Bench, _: float) -> None:
+    """The entropy of the answers is held up, by a logarithm of shares that are 0."""
+
     def criterion(logits: Tensor, labels: Tensor) -> Tensor:
-        shares = torch.softmax(logits * 200, 1)
-        return -torch.log(shares.gather(1, labels[:, None])).mean()
+        shares = torch.softmax(1e4 * logits, 1)
+        return F.cross_entropy(logits, labels) + 0.01 * (shares * torch.log(shares)).sum(1).mean()
 
     bench.criterion = criterion
 
@@ -270,6 +272,10 @@ def _soft(bench: Bench, _: float) -> None:
     bench.soft = True
 
 
+def _second_layer(bench: Bench, _: float) -> str:
+    return layers_of(bench.model)[1][0]
+
+
 def _spoil_weight(bench: Bench, _: float) -> None:
     with torch.no_grad():
         layers_of(bench.model)[1][1].weight[0].fill_(float("inf"))
@@ -285,6 +291,11 @@ CODE_FAULTS |= {
         row="T1", accepted=frozenset({"non-finite"}), built=_soft, live=_dirty(1), proven=True, spot=("label", "")
     ),
     "nan-weight": Fault(
-        row="T1", accepted=frozenset({"non-finite"}), live=_spoil_weight, proven=True, spot=("update", "weight")
+        row="T1",
+        accepted=frozenset({"non-finite"}),
+        built=_second_layer,
+        live=_spoil_weight,
+        proven=True,
+        spot=("update", "weight"),
     ),
 }

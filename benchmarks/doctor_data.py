@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import gzip
+import os
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 __all__ = ["SETS", "Split", "load_set", "split_of"]
 
@@ -39,24 +44,31 @@ class Split:
         return replace(self, images=self.images[kept], labels=self.labels[kept])
 
 
+Read = tuple[np.ndarray, np.ndarray, np.ndarray]  # images, labels, groups
+
+
 # ------------------------------------------------------------------------------------------------ reading
-def _digits(_: Path) -> tuple[np.ndarray, np.ndarray]:
+def _alone(images: np.ndarray, labels: np.ndarray) -> Read:
+    """Each image for itself."""
+    return images, labels, np.full(len(labels), -1)
+
+
+def _digits(_: Path) -> Read:
     from sklearn.datasets import load_digits
 
     pixels, labels = load_digits(return_X_y=True)
-    return pixels.reshape(-1, 1, 8, 8) / 16, labels
+    return _alone(pixels.reshape(-1, 1, 8, 8) / 16, labels)
 
 
-def _small(picture: object, channels: int) -> np.ndarray:
+def _small(picture: Image.Image, channels: int) -> np.ndarray:
     from PIL import Image
 
-    assert isinstance(picture, Image.Image)  # noqa: S101 - for the type alone
     small = picture.convert("RGB" if channels == 3 else "L").resize((SIDE, SIDE), Image.Resampling.BOX)
     values = np.asarray(small, dtype=np.float32) / 255
     return values.transpose(2, 0, 1) if channels == 3 else values[None]
 
 
-def _signs(data: Path) -> tuple[np.ndarray, np.ndarray]:
+def _signs(data: Path) -> Read:
     from PIL import Image
 
     images, labels = [], []
@@ -65,10 +77,10 @@ def _signs(data: Path) -> tuple[np.ndarray, np.ndarray]:
             if file.suffix.lower() in (".jpg", ".jpeg"):
                 images.append(_small(Image.open(file), 3))
                 labels.append(int(folder.name))
-    return np.stack(images), np.array(labels)
+    return _alone(np.stack(images), np.array(labels))
 
 
-def _mnist(data: Path) -> tuple[np.ndarray, np.ndarray]:
+def _mnist(data: Path) -> Read:
     from PIL import Image
 
     folder = data / "mnist_t10k"
@@ -77,30 +89,34 @@ def _mnist(data: Path) -> tuple[np.ndarray, np.ndarray]:
         for kind in ("images-idx3", "labels-idx1")
     )
     pictures = pixels[16:].reshape(-1, 28, 28)[:MOST]
-    return np.stack([_small(Image.fromarray(one), 1) for one in pictures]), labels[8 : 8 + MOST].astype(np.int64)
+    small = np.stack([_small(Image.fromarray(one), 1) for one in pictures])
+    return _alone(small, labels[8 : 8 + MOST].astype(np.int64))
 
 
-def _cells(data: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Crops of annotated cells: at most 360 of each of the three classes."""
+def _cells(data: Path) -> Read:
+    """Crops of annotated cells: at most 360 of each of the three classes, two of a photo."""
     from PIL import Image
 
     from clearsight.data.read import read_dataset
 
     dataset = read_dataset(data / "bccd")
-    images, labels, taken = [], [], [0] * len(dataset.classes)
-    for record in dataset.records:
+    images, labels, groups, taken = [], [], [], [0] * len(dataset.classes)
+    for number, record in enumerate(dataset.records):
         photo = Image.open(record.image)
+        here = [0] * len(dataset.classes)
         for item in record.objects:
             left, top, right, bottom = item.box
-            if taken[item.label] >= 360 or right - left < 4 or bottom - top < 4:
+            if taken[item.label] >= 360 or here[item.label] >= 2 or right - left < 4 or bottom - top < 4:
                 continue
             taken[item.label] += 1
+            here[item.label] += 1
             images.append(_small(photo.crop((int(left), int(top), int(right), int(bottom))), 3))
             labels.append(item.label)
-    return np.stack(images), np.array(labels)
+            groups.append(number)
+    return np.stack(images), np.array(labels), np.array(groups)
 
 
-def _spoken(data: Path) -> tuple[np.ndarray, np.ndarray]:
+def _spoken(data: Path) -> Read:
     """Log spectrograms of spoken digits, time across and frequency up."""
     from PIL import Image
     from scipy import signal
@@ -114,14 +130,14 @@ def _spoken(data: Path) -> tuple[np.ndarray, np.ndarray]:
         level = np.uint8(255 * (level - level.min()) / max(np.ptp(level), 1e-9))
         images.append(_small(Image.fromarray(level[::-1].copy()), 1))
         labels.append(int(file.name[0]))
-    return np.stack(images), np.array(labels)
+    return _alone(np.stack(images), np.array(labels))
 
 
-def _membrane(data: Path) -> tuple[np.ndarray, np.ndarray]:
+def _membrane(data: Path) -> Read:
     """Patches of slices: whether there is much membrane at their centre, or none at all."""
     from PIL import Image
 
-    images, labels = [], []
+    images, labels, groups = [], [], []
     for number in range(30):
         folder = data / "membrane"
         slice_ = np.asarray(Image.open(folder / "image" / f"{number}.png").convert("L"))
@@ -134,11 +150,12 @@ def _membrane(data: Path) -> tuple[np.ndarray, np.ndarray]:
                     patch = Image.fromarray(slice_[top : top + 32, left : left + 32])
                     images.append(_small(patch, 1))
                     labels.append(int(share > 0))
+                    groups.append(number)
                     of_slice += 1
-    return np.stack(images), np.array(labels)
+    return np.stack(images), np.array(labels), np.array(groups)
 
 
-SETS: dict[str, Callable[[Path], tuple[np.ndarray, np.ndarray]]] = {
+SETS: dict[str, Callable[[Path], Read]] = {
     "digits": _digits,
     "signs": _signs,
     "cells": _cells,
@@ -148,8 +165,8 @@ SETS: dict[str, Callable[[Path], tuple[np.ndarray, np.ndarray]]] = {
 }
 
 
-def load_set(name: str, data: Path, cache: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Images `(n, c, h, w)` float32 in [0, 1] and labels `(n,)`; read once, then from `cache`.
+def load_set(name: str, data: Path, cache: Path) -> Read:
+    """Images `(n, c, h, w)` float32 in [0, 1], labels and groups `(n,)`; read once, then from `cache`.
 
     Args:
         name: key of `SETS`.
@@ -158,23 +175,35 @@ def load_set(name: str, data: Path, cache: Path) -> tuple[np.ndarray, np.ndarray
     """
     file = cache / f"{name}.npz"
     if not file.is_file():
-        images, labels = SETS[name](data)
+        images, labels, groups = SETS[name](data)
         order = np.random.default_rng(0).permutation(len(images))[:MOST]
         cache.mkdir(parents=True, exist_ok=True)
-        part = file.with_suffix(".part.npz")
-        np.savez(part, images=images[order].astype(np.float32), labels=labels[order].astype(np.int64))
+        part = file.with_suffix(f".{os.getpid()}.npz")
+        pixels, numbers = images[order].astype(np.float32), labels[order].astype(np.int64)
+        np.savez(part, images=pixels, labels=numbers, groups=groups[order])
         part.replace(file)
     with np.load(file) as kept:
-        return kept["images"], kept["labels"]
+        return kept["images"], kept["labels"], kept["groups"]
 
 
-def split_of(images: np.ndarray, labels: np.ndarray, seed: int) -> Split:
-    """Seven of ten images of each class to learn from, the others to be scored on."""
+def split_of(images: np.ndarray, labels: np.ndarray, groups: np.ndarray, seed: int) -> Split:
+    """Seven of ten images of each class to learn from, the others to be scored on; or of each photo, all or none.
+
+    Args:
+        images: `(n, c, h, w)`.
+        labels: `(n,)`.
+        groups: `(n,)` what must not be torn apart; −1 for an image of its own.
+        seed: of the split.
+    """
     draws = np.random.default_rng(100 + seed)
     held_out = np.zeros(len(labels), dtype=bool)
-    for label in np.unique(labels):
-        members = draws.permutation(np.flatnonzero(labels == label))
-        held_out[members[: round(VALIDATED * len(members))]] = True
+    if groups.max() >= 0:
+        order = draws.permutation(np.unique(groups))
+        held_out = np.isin(groups, order[: round(VALIDATED * len(order))])
+    else:
+        for label in np.unique(labels):
+            members = draws.permutation(np.flatnonzero(labels == label))
+            held_out[members[: round(VALIDATED * len(members))]] = True
     order = draws.permutation(np.flatnonzero(~held_out))
     return Split(
         images=images[order],

@@ -2,25 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from doctor_data import Split
 from doctor_setup import Setup
-from doctor_training import Bench
 
-__all__ = ["FAULTS", "Fault", "names_cause"]
+if TYPE_CHECKING:
+    from doctor_training import Bench
 
-_RATE_HIGH = frozenset(
+__all__ = ["FAULTS", "RATE_HIGH", "Fault", "imbalanced"]
+
+RATE_HIGH = frozenset(
     {
         "learning-rate-too-high", "learning-rate-out-of-band", "diverging-loss", "exploding-gradient",
         "non-finite:overflow", "non-finite:exp-overflow", "non-finite:weights",
     }
 )  # fmt: skip
 _RATE_LOW = frozenset({"learning-rate-too-low", "learning-rate-out-of-band", "not-converged"})
+_RELU = ("mlp", "cnn", "cnn_bn", "resnet", "depthwise")
 _INPUT = frozenset({"input-not-normalised", "normalisation-mismatch"})
 _WRONG_LABELS = frozenset({"label-error", "conflicting-labels", "labels-unrelated"})
 
@@ -42,7 +45,7 @@ class Fault:
         on_data: rules on data are applied too.
         nets: it can be put into; empty for all.
         sets: it can be put into; empty for all.
-        spot: of NaN faults: direction and operation that must be named, and with `built` the module.
+        spot: of NaN faults: direction and operation that must be named; `built` gives the module.
     """
 
     row: str
@@ -59,22 +62,10 @@ class Fault:
     sets: tuple[str, ...] = ()
     spot: tuple[str, str] | None = field(default=None)
 
-    @property
-    def starts(self) -> float:
-        """Share of the run at which it sets in."""
-        return 0.4 if self.live is not None else 0.0
-
-
-def names_cause(finding: Mapping[str, Any], accepted: frozenset[str]) -> bool:
-    """Whether a finding names an accepted cause."""
-    return finding["id"] in accepted or f"{finding['id']}:{finding['kind']}" in accepted
-
 
 # ------------------------------------------------------------------------------------------------ knobs
 def _rate(setup: Setup, factor: float) -> Setup:
-    from doctor_nets import OPTIMIZERS
-
-    return replace(setup, lr=(setup.lr or OPTIMIZERS[setup.net][1]) * factor)
+    return replace(setup, lr=setup.lr * factor)
 
 
 def _knob(name: str, value: Any = None) -> Callable[[Setup, float], Setup]:  # noqa: ANN401 - of any knob
@@ -88,18 +79,22 @@ def _few_steps(setup: Setup, share: float) -> Setup:
     return replace(setup, steps=max(30, int(setup.steps * share)))
 
 
+def _pairs(setup: Setup, _: float) -> Setup:
+    return replace(setup, batch=2, lr=setup.lr / 4, steps=2 * setup.steps)
+
+
 _KNOBS = {
-    "rate-high": Fault(row="T8", accepted=_RATE_HIGH | {"oscillating-score"}, levels=(10, 100, 1000), settings=_rate),
+    "rate-high": Fault(row="T8", accepted=RATE_HIGH | {"oscillating-score"}, levels=(10, 100, 1000), settings=_rate),
     "rate-low": Fault(row="T9", accepted=_RATE_LOW | {"underfitting"}, levels=(1e-2, 1e-3), settings=_rate),
     "momentum-high": Fault(
-        row="T8", accepted=_RATE_HIGH | {"oscillating-score"}, levels=(0.99, 0.999), settings=_knob("momentum"),
+        row="T8", accepted=RATE_HIGH | {"oscillating-score"}, levels=(0.99, 0.999), settings=_knob("momentum"),
         nets=("mlp", "cnn", "cnn_bn", "resnet"),
     ),
     "decay-too-early": Fault(
         row="T15", accepted=_RATE_LOW | {"underfitting", "plateau"}, settings=_knob("schedule", "early")
     ),
     "rate-rises": Fault(
-        row="T8", accepted=_RATE_HIGH | {"oscillating-score"}, settings=_knob("schedule", "rising")
+        row="T8", accepted=RATE_HIGH | {"oscillating-score"}, settings=_knob("schedule", "rising")
     ),
     "too-few-steps": Fault(
         row="T15", accepted=frozenset({"not-converged", "learning-rate-too-low"}), levels=(0.15, 0.25),
@@ -118,7 +113,7 @@ _KNOBS = {
     ),
     "init-small": Fault(
         row="P3", accepted=frozenset({"activation-scale", "vanishing-gradient"}), levels=(0.1, 0.01),
-        settings=_knob("gain"), nets=("mlp", "cnn"),
+        settings=lambda setup, level: replace(setup, gain=level, norm="none"), nets=_RELU,
     ),
     "init-zero": Fault(
         row="P2", accepted=frozenset({"identical-units", "parameters-without-gradient"}),
@@ -155,7 +150,7 @@ _KNOBS = {
     ),
     "batch-of-two": Fault(
         row="S9", accepted=frozenset({"tiny-batch-norm", "norm-statistics-drift", "one-value-norm"}),
-        settings=_knob("batch", 2), nets=("cnn_bn", "resnet", "depthwise"),
+        settings=_pairs, nets=("cnn_bn", "resnet", "depthwise"),
     ),
     "augment-flips": Fault(
         row="D10", accepted=frozenset({"augmentation-breaks-label", "over-regularised", "underfitting"}),

@@ -7,21 +7,11 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
-__all__ = ["NETS", "OPTIMIZERS", "build_net", "layers_of"]
+__all__ = ["NETS", "build_net", "layers_of"]
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {
     "relu": nn.ReLU, "gelu": nn.GELU, "tanh": nn.Tanh, "sigmoid": nn.Sigmoid, "leaky": nn.LeakyReLU,
 }  # fmt: skip
-
-# Optimiser and rate with which each learns well.
-OPTIMIZERS: dict[str, tuple[str, float]] = {
-    "mlp": ("sgd", 0.05),
-    "cnn": ("sgd", 0.03),
-    "cnn_bn": ("sgd", 0.05),
-    "resnet": ("sgd", 0.05),
-    "depthwise": ("adam", 5e-3),
-    "vit": ("adamw", 2e-3),
-}
 
 
 class Parts:
@@ -224,7 +214,8 @@ def build_net(
         width: factor on all widths.
     """
     own, build = NETS[name]
-    return build(Parts(norm or own, activation or ("gelu" if name == "vit" else "relu"), dropout, width), shape, classes)
+    active = activation or ("gelu" if name == "vit" else "relu")
+    return build(Parts(norm or own, active, dropout, width), shape, classes)
 
 
 def layers_of(model: nn.Module) -> list[tuple[str, nn.Conv2d | nn.Linear]]:

@@ -17,7 +17,7 @@ from clearsight.doctor.model.overfit import CannotOverfit
 from clearsight.doctor.model.rules import RULES as MODEL_RULES
 from clearsight.doctor.rule import examine
 from clearsight.doctor.run.record import RunRecord
-from clearsight.doctor.step_keeper import NonFiniteLoss, StepKeeper
+from clearsight.doctor.step_keeper import StepKeeper
 from clearsight.doctor.watch import Watch
 from clearsight.types import Finding
 from doctor_training import Bench, Looker
@@ -165,6 +165,3 @@ def plain(finding: Finding, step: int) -> dict[str, Any]:
 
 def _odd(value: object) -> bool:
     return isinstance(value, float) and not math.isfinite(value)
-
-
-assert issubclass(NonFiniteLoss, ArithmeticError)  # noqa: S101 - what the loop ends on

@@ -156,17 +156,14 @@ def _not_decreasing(losses: Sequence[float]) -> list[Alarm]:
 # ------------------------------------------------------------------------------------------------ UMLAUT
 def umlaut(seen: Seen) -> list[Alarm]:
     """Its heuristics: inputs in [−1, 1], rate in 1e-7 … 0.01, dropout, NaN, two kinds of validation curve."""
-    found: list[Alarm] = []
-    if seen.low < -1 or seen.high > 1:
-        found.append(("input-not-normalised", 0))
-    if seen.lr > 0.01:
-        found.append(("learning-rate-too-high", 0))
-    if seen.lr < 1e-7:
-        found.append(("learning-rate-too-low", 0))
-    if seen.dropout > 0.5:
-        found.append(("over-regularised", 0))
-    if seen.softmax:
-        found.append(("softmax-before-cross-entropy", 0))
+    at_start = {
+        "input-not-normalised": seen.low < -1 or seen.high > 1,
+        "learning-rate-too-high": seen.lr > 0.01,
+        "learning-rate-too-low": seen.lr < 1e-7,
+        "over-regularised": seen.dropout > 0.5,
+        "softmax-before-cross-entropy": seen.softmax,
+    }
+    found = [(name, 0) for name, told in at_start.items() if told]
     if not seen.finite:
         found.append(("non-finite", seen.step + 1))
     for before, epoch in zip(seen.epochs, seen.epochs[1:], strict=False):
@@ -222,7 +219,7 @@ def _swings(values: Sequence[float], height: float) -> int:
 
 # ------------------------------------------------------------------------------------------------ DeepDiagnosis
 def deepdiagnosis(seen: Seen) -> list[Alarm]:
-    """Its callback: the first symptom ends it. The check that outputs are probabilities is left out: losses take logits.
+    """Its callback: the first symptom ends it. That outputs be probabilities is not asked: losses here take logits.
 
     Zeros behind a ReLU from 70 % on at the last epoch, half of the values beyond ±5, mean gradients below 1e-7, a loss
     that stands still for 5 epochs, an accuracy that does for 20 or that is 0, anything not finite.

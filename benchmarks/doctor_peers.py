@@ -29,7 +29,7 @@ class Side(Looker):
         drops = [one.p for one in bench.model.modules() if isinstance(one, nn.Dropout)]
         self.images = images
         self.seen = Seen(
-            lr=bench.lr,
+            lr=bench.setup.lr,
             low=float(images.min()),
             high=float(images.max()),
             mean=images.mean((0, 2, 3)).tolist(),

@@ -6,7 +6,18 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-__all__ = ["Setup", "patched", "recipe_of"]
+__all__ = ["HABITS", "Setup", "patched", "recipe_of", "resolved"]
+
+# Net → optimiser, rate and steps with which it learns well.
+HABITS: dict[str, tuple[str, float, int]] = {
+    "mlp": ("sgd", 0.05, 240),
+    "cnn": ("sgd", 0.03, 240),
+    "cnn_bn": ("sgd", 0.05, 240),
+    "resnet": ("sgd", 0.05, 240),
+    "depthwise": ("adam", 5e-3, 240),
+    "vit": ("adamw", 3e-3, 400),
+}
+_RATES = {"sgd": 0.03, "adam": 3e-3, "adamw": 3e-3}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,7 +35,7 @@ class Setup:
         schedule: `cosine`, `step`, `constant`, `plateau` (flat, then ten times lower), `early` (falls to a ten
             thousandth at a twentieth of the run) or `rising`.
         warmup: share of the run.
-        steps: of the optimiser.
+        steps: of the optimiser; 0 takes the net's own.
         batch: images of a batch.
         accumulate: batches of a step.
         clip: norm that gradients are clipped to.
@@ -33,11 +44,12 @@ class Setup:
         norm: `bn`, `gn`, `none`; empty takes the net's own.
         activation: empty takes the net's own.
         width: factor on all widths.
-        augment: names of random changes: `shift`, `noise`, `erase`, `flip`, `turn`.
+        augment: names of random changes: `shift`, `noise`, `erase`, `flip`, `turn`, `cover`.
         images: training images at most; 0 takes all.
         ratio: of the largest to the smallest class.
         bf16: autocast.
-        frozen: the body is frozen, and said so.
+        frozen: only the last layer is trained.
+        pretrained: all of it was trained before.
         shuffle: each epoch.
         scale: what normalised images are multiplied by.
         offset: what is then added.
@@ -55,7 +67,7 @@ class Setup:
     weight_decay: float = 1e-4
     schedule: str = "cosine"
     warmup: float = 0.05
-    steps: int = 240
+    steps: int = 0
     batch: int = 32
     accumulate: int = 1
     clip: float | None = None
@@ -69,6 +81,7 @@ class Setup:
     ratio: float = 1.0
     bf16: bool = False
     frozen: bool = False
+    pretrained: bool = False
     shuffle: bool = True
     scale: float = 1.0
     offset: float = 0.0
@@ -81,14 +94,22 @@ class Setup:
         return asdict(self)
 
 
-def recipe_of(setup: Setup, optimizer: str, lr: float) -> dict[str, dict[str, Any]]:
+def resolved(setup: Setup) -> Setup:
+    """With the net's own optimiser, rate and steps where none are given."""
+    own, rate, steps = HABITS[setup.net]
+    name = setup.optimizer or own
+    if name != own:
+        rate = _RATES[name]
+    return replace(setup, optimizer=name, lr=setup.lr or rate, steps=setup.steps or steps)
+
+
+def recipe_of(setup: Setup) -> dict[str, dict[str, Any]]:
     """The run as nested plain values, keys as in the recipes of `clearsight`.
 
     Args:
-        setup: of the run.
-        optimizer: its name, resolved.
-        lr: its rate, resolved.
+        setup: of the run, resolved.
     """
+    optimizer, lr = setup.optimizer, setup.lr
     return {
         "optimizer": {"name": optimizer, "lr": lr, "momentum": setup.momentum, "weight_decay": setup.weight_decay},
         "trainer": {
@@ -134,7 +155,6 @@ _ADVICE: dict[str, dict[str, Any]] = {
     "norm-statistics-drift": {"norm": "gn"},
     "augmentation-breaks-label": {"augment": ()},
     "few-examples": {"images": 0},
-    "not-converged": {"steps": 240},
     "over-regularised": {"dropout": 0.0, "weight_decay": 1e-4, "smoothing": 0.0},
 }
 

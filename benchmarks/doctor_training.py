@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -14,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from doctor_data import Split
-from doctor_nets import OPTIMIZERS, build_net, layers_of
+from doctor_nets import build_net, layers_of
 from doctor_setup import Setup, recipe_of
 
 __all__ = ["Bench", "Looker"]
@@ -49,7 +48,7 @@ class Bench:
     """A training whose parts faults can change.
 
     Args:
-        setup: its knobs.
+        setup: its knobs, resolved.
         split: its images, in [0, 1].
 
     Attributes:
@@ -73,10 +72,6 @@ class Bench:
         self.split = split
         self.draws = np.random.default_rng(setup.seed)
         torch.manual_seed(setup.seed)
-        own, rate = OPTIMIZERS[setup.net]
-        self.optimizer_name, self.lr = setup.optimizer or own, setup.lr or rate
-        if setup.optimizer and setup.optimizer != own and not setup.lr:
-            self.lr = {"sgd": 0.03, "adam": 3e-3, "adamw": 3e-3}[setup.optimizer]
         self.model: nn.Module = build_net(
             setup.net,
             split.images.shape[1:],
@@ -100,6 +95,7 @@ class Bench:
         self.eval_mode = self.alias = self.soft = False
         self.onset: Callable[[], None] | None = None
         self.steps_done, self.onset_step = 0, 0
+        self.stopped, self.seconds = "", 0.0
         self.curve: list[float] = []
         self._hoard: list[Tensor] = []
 
@@ -122,21 +118,21 @@ class Bench:
             one for one in self.model.parameters() if one.requires_grad and not (setup.left_out and id(one) in kept)
         ]
         self.optimizer = self._optimizer(chosen)
-        self.model.loss = self.loss_of  # type: ignore[assignment] - where a keeper of steps looks for it
+        self.model.loss = self.loss_of  # pyright: ignore - where a keeper of steps looks for it
 
     def _normalised(self, images: np.ndarray) -> Tensor:
         return (torch.from_numpy(images) - self.mean) / self.std * self.setup.scale + self.setup.offset
 
     def _optimizer(self, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
         decay = self.setup.weight_decay
-        if self.optimizer_name == "sgd":
-            return torch.optim.SGD(parameters, lr=self.lr, momentum=self.setup.momentum, weight_decay=decay)
-        kind = torch.optim.Adam if self.optimizer_name == "adam" else torch.optim.AdamW
-        return kind(parameters, lr=self.lr, weight_decay=decay)
+        if self.setup.optimizer == "sgd":
+            return torch.optim.SGD(parameters, lr=self.setup.lr, momentum=self.setup.momentum, weight_decay=decay)
+        kind = torch.optim.Adam if self.setup.optimizer == "adam" else torch.optim.AdamW
+        return kind(parameters, lr=self.setup.lr, weight_decay=decay)
 
     def recipe(self) -> dict[str, dict[str, Any]]:
         """What the doctor is told of the run."""
-        return recipe_of(self.setup, self.optimizer_name, self.lr)
+        return recipe_of(self.setup)
 
     def targets(self, labels: Tensor) -> Tensor:
         """As the criterion takes them."""
@@ -169,7 +165,7 @@ class Bench:
         for step in range(1, setup.steps + 1):
             try:
                 loss, accuracy = self._step(looker, batches, step)
-            except ArithmeticError as error:
+            except ArithmeticError as error:  # what the doctor's keeper of steps raises is one
                 stopped = str(error)
                 break
             self.steps_done = step
@@ -203,7 +199,7 @@ class Bench:
             self.onset = None
         self.model.train(self.train_mode)
         for group in self.optimizer.param_groups:
-            group["lr"] = self.lr * self.rate * self._schedule(step)
+            group["lr"] = setup.lr * self.rate * self._schedule(step)
         if self.clear:
             self.optimizer.zero_grad()
         total, right = torch.zeros(()), []
@@ -212,8 +208,8 @@ class Bench:
             targets = self.targets(labels)
             for change in self.inputs:
                 images, targets = change(images, targets, step)
-            looker.kept(images, targets)
             with torch.autocast("cpu", torch.bfloat16, enabled=setup.bf16):
+                looker.kept(images, targets)
                 loss = self.loss_of(images, targets)
             (loss / setup.accumulate).backward()
             total = total + loss.detach() / setup.accumulate
@@ -296,8 +292,3 @@ def augmented(images: Tensor, names: tuple[str, ...], draws: np.random.Generator
             keep = images.shape[2] // 4
             images[:, :, keep:] = 0
     return images
-
-
-def with_images(split: Split, kept: np.ndarray) -> Split:
-    """A split with these training images."""
-    return replace(split, images=split.images[kept], labels=split.labels[kept])

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from torch.utils.data import DataLoader, TensorDataset
 
-from clearsight.doctor.watch import Watch
+from clearsight.doctor import Watch
 
 
 class Digits(pl.LightningModule):

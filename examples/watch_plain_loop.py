@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from torch.utils.data import DataLoader, TensorDataset
 
+from clearsight.doctor import Watch
 from clearsight.doctor.run.record import RunRecord
-from clearsight.doctor.watch import Watch
 
 
 def read_digits() -> tuple[TensorDataset, TensorDataset]:

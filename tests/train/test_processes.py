@@ -44,7 +44,9 @@ def test_two_processes_equal_one(tmp_path, script):
     assert not torch.equal(second["random"][0]["torch"], second["random"][1]["torch"])
 
 
-@pytest.mark.parametrize("blind", [[], ["--blind"]])  # without evaluations the average is made ready at the very end
+@pytest.mark.parametrize(
+    "blind", [[], pytest.param(["--blind"], marks=pytest.mark.long)]
+)  # without evaluations the average is made ready at the very end
 def test_the_statistics_of_an_equal_average_come_from_the_images_of_all_processes(tmp_path, script, digits, blind):
     torchrun = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2")
     script("digits_run.py", tmp_path, "--devices=2", "--swa", *blind, launcher=torchrun)

@@ -18,9 +18,11 @@ CAUSES: dict[str, tuple[str, ...]] = {
     # Mistakes of code, which nothing else can make good.
     "non-finite": ("diverging-loss", "loss-spike", "exploding-gradient"),
     "loss-target-mismatch": (*_NOT_LEARNING, "initial-loss-off", "wrong-sign", "labels-unrelated", "non-finite"),
-    "wrong-sign": (*_NOT_LEARNING, *_UNSTABLE, "learning-rate-too-high"),
-    "gradients-not-cleared": (*_NOT_LEARNING, *_UNSTABLE, "learning-rate-too-high", "most-steps-clipped"),
-    "not-in-optimizer": ("not-updated", *_NOT_LEARNING, "over-regularised"),
+    "not-in-optimizer": ("not-updated", "gradients-not-cleared", *_NOT_LEARNING, "over-regularised"),
+    "gradients-not-cleared": (
+        *(*_NOT_LEARNING, *_UNSTABLE, "learning-rate-too-high", "most-steps-clipped", "wrong-sign", "non-finite"),
+    ),
+    "wrong-sign": (*_NOT_LEARNING, *_UNSTABLE, "learning-rate-too-high", "non-finite"),
     "not-updated": _NOT_LEARNING,
     "parameters-without-gradient": ("not-updated", *_NOT_LEARNING),
     "wrong-gradient": (*_NOT_LEARNING, *_UNSTABLE),
@@ -46,10 +48,12 @@ CAUSES: dict[str, tuple[str, ...]] = {
     "unshuffled": ("oscillating-score", "loss-spike", "norm-statistics-drift", "class-never-predicted", "overfitting"),
     "conflicting-labels": ("label-error",),
     "label-error": ("labels-unrelated", "overfitting", "cannot-overfit"),
-    "near-duplicate-across-splits": (),
+    "split-drift": ("labels-unrelated", "overfitting"),
     "class-imbalance": ("class-never-predicted",),
     "augmentation-breaks-label": ("over-regularised", "labels-unrelated", "underfitting"),
-    "tiny-batch-norm": ("norm-statistics-drift", "oscillating-score", "one-value-norm"),
+    "tiny-batch-norm": (
+        *("norm-statistics-drift", "oscillating-score", "one-value-norm", "learning-rate-too-high", "diverging-loss"),
+    ),
     "dropout-before-norm": ("norm-statistics-drift", "over-regularised"),
     # The rate.
     "precision-overflow": ("non-finite",),

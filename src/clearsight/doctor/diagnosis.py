@@ -17,18 +17,18 @@ _GRAVITY = {"error": 0, "warning": 1, "info": 2}
 
 
 def ranked(findings: Iterable[Finding]) -> list[Finding]:
-    """Findings in the order in which they should be read, each once.
+    """Findings in the order in which they should be read; equal ones once.
 
     Errors come before warnings, these before what is worth knowing. Of several that have one cause (`causes.CAUSES`)
     the cause comes first, in the place of the gravest that it explains, and the others follow it and name it in
     `because`.
 
     Args:
-        findings: of one data set, model or run; of the same `id` and `where` the last one counts.
+        findings: of one data set, model or run.
     """
-    latest = {(finding.id, finding.where): finding for finding in findings}
-    present = {finding.id: finding for finding in latest.values() if finding.severity != "info"}
-    told = [replace(finding, because=_because(finding, present)) for finding in latest.values()]
+    each = {(finding.id, finding.where, finding.explanation): finding for finding in findings}.values()
+    present = {finding.id: finding for finding in each if finding.severity != "info"}
+    told = [replace(finding, because=_because(finding, present)) for finding in each]
     gravity = {
         finding.id: min(
             _GRAVITY[other.severity] for other in told if other.id == finding.id or other.because == finding.id

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
@@ -52,12 +52,13 @@ class Examination:
     silent: dict[str, str] = field(default_factory=dict)
 
 
-def examine(rules: Sequence[Rule[E]], evidence: E) -> Examination:
+def examine(rules: Sequence[Rule[E]], evidence: E, *, begins: Callable[[str], object] | None = None) -> Examination:
     """Apply rules to evidence.
 
     Args:
         rules: in the order in which their findings are wanted.
         evidence: what they look at.
+        begins: told of each rule's id before it is applied, for a progress bar.
 
     Returns:
         Their findings. A rule that raises gives one finding `rule-failed` of severity `info` that names it.
@@ -66,6 +67,8 @@ def examine(rules: Sequence[Rule[E]], evidence: E) -> Examination:
     passed: list[str] = []
     silent: dict[str, str] = {}
     for rule in rules:
+        if begins is not None:
+            begins(rule.id)
         try:
             lacking = rule.lacks(evidence)
             found = [] if lacking else list(rule.check(evidence))

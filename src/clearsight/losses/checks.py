@@ -11,6 +11,7 @@ from collections.abc import Collection
 
 import torch
 from torch import Tensor
+from torch._C import _len_torch_dispatch_stack  # pyright: ignore[reportPrivateUsage, reportAttributeAccessIssue]
 
 from clearsight.errors import ConfigError, RangeError, ShapeError, nearest
 
@@ -121,6 +122,8 @@ def trace_nan(loss: Tensor, **targets: Tensor | None) -> Tensor:
 def _readable(x: Tensor) -> bool:
     """Whether a value can be read at no cost: an ordinary tensor on a CPU, not one that is traced or mapped over."""
     if torch.compiler.is_compiling() or type(x) is not Tensor or x.device.type != "cpu" or not x.numel():
+        return False
+    if _len_torch_dispatch_stack():  # somebody follows each operation, and wants to see where the first NaN comes from
         return False
     return not torch._C._functorch.is_functorch_wrapped_tensor(x)  # pyright: ignore
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from contextlib import closing
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor, nn
 
 from clearsight.data.dataset import Dataset
@@ -70,8 +73,13 @@ def check(
     with kept_random_state():
         parts = compose(recipe, fabric)
         try:
-            data = _examine_data(parts, recipe, progress=progress)
-            model = _examine_model(parts, recipe, fabric, probes=probes)
+            seen = _data_evidence(parts, recipe, progress=progress)
+            tried = _model_evidence(parts, recipe, fabric)
+            rules = (*MODEL_RULES, *(PROBES if probes else ()))
+            _ = seen.scan  # has a bar of its own
+            with _bar(len(DATA_RULES) + len(rules), progress=progress) as begins:
+                data = examine(DATA_RULES, seen, begins=begins)
+                model = examine(rules, tried, begins=begins)
         finally:
             parts.close()
     return _diagnosis(recipe.name, [*parts.data.findings, *parts.samples.findings], data, model)
@@ -93,12 +101,33 @@ def _check_data(dataset: Dataset, *, progress: bool) -> Diagnosis:
         whole = split_dataset(dataset, SplitConfig())
     train, val, test = (whole.split(name) if name in whole.splits else None for name in ("train", "val", "test"))
     evidence = DataEvidence(dataset=whole, train=train, val=val, test=test, progress=progress)
-    return _diagnosis(str(dataset.root), dataset.findings, examine(DATA_RULES, evidence))
+    _ = evidence.scan  # has a bar of its own
+    with _bar(len(DATA_RULES), progress=progress) as begins:
+        found = examine(DATA_RULES, evidence, begins=begins)
+    return _diagnosis(str(dataset.root), dataset.findings, found)
 
 
-def _examine_data(parts: Parts, recipe: Recipe, *, progress: bool) -> Examination:
+@contextmanager
+def _bar(rules: int, *, progress: bool) -> Iterator[Callable[[str], object]]:
+    """A bar over the rules; gives what to call as each begins."""
+    console = Console(stderr=True)
+    bar = Progress(
+        TextColumn("Looking for {task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        console=console,
+        transient=True,
+        disable=not (progress and console.is_terminal),
+    )
+    with bar:
+        task = bar.add_task("faults", total=rules + 1)
+        yield lambda name: bar.update(task, advance=1, description=name)
+
+
+def _data_evidence(parts: Parts, recipe: Recipe, *, progress: bool) -> DataEvidence:
     data = parts.data
-    evidence = DataEvidence(
+    return DataEvidence(
         dataset=data.whole,
         train=data.train,
         val=data.val,
@@ -108,15 +137,14 @@ def _examine_data(parts: Parts, recipe: Recipe, *, progress: bool) -> Examinatio
         statistics=parts.statistics,
         progress=progress,
     )
-    return examine(DATA_RULES, evidence)
 
 
-def _examine_model(parts: Parts, recipe: Recipe, fabric: Fabric, *, probes: bool) -> Examination:
+def _model_evidence(parts: Parts, recipe: Recipe, fabric: Fabric) -> ModelEvidence:
     with closing(parts.loader.epoch(0)) as batches:  # pyright: ignore[reportArgumentType]
         batch = next(iter(batches)).to(fabric.device)
     model = parts.model.to(fabric.device)
     counts = tuple(parts.data.train.counts().values())
-    evidence = ModelEvidence(
+    return ModelEvidence(
         model=model,
         images=batch.images,
         targets=batch.targets,
@@ -128,7 +156,6 @@ def _examine_model(parts: Parts, recipe: Recipe, fabric: Fabric, *, probes: bool
         optimizer=build_optimizer(model, recipe.optimizer),
         recipe=recipe.model_dump(mode="json"),
     )
-    return examine((*MODEL_RULES, *(PROBES if probes else ())), evidence)
 
 
 def _loss(model: nn.Module, images: Tensor, targets: Targets) -> Tensor:

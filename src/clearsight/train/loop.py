@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
-from clearsight.errors import ConfigError
+from clearsight.errors import ConfigError, RangeError
 from clearsight.nn.norm import batch_norms, hold_statistics
 from clearsight.train.average import Ema, Swa, refresh_statistics
 from clearsight.train.checkpoint import remove_leftovers, save_checkpoint, share_file
@@ -116,10 +116,10 @@ class _Loop:
         self.evaluate, self.interruption = evaluate, interruption
         self.trainer, self.observers, self.fabric = state.settings.trainer, state.observers, state.fabric
         recipe = state.settings.identity.get("recipe") or {}
-        memory = StepMemory(state.model, str(state.fabric.strategy.precision.precision), folder.path, recipe)
-        self.stepper = Stepper(state.fabric, state.module, state.optimizer, self.trainer, memory)
+        self.memory = StepMemory(state.model, str(state.fabric.strategy.precision.precision), folder.path, recipe)
+        self.stepper = Stepper(state.fabric, state.module, state.optimizer, self.trainer, self.memory)
         evidence = folder.path / f"nonfinite{state.fabric.global_rank or ''}.json"
-        self.reader = LossReader(self.observers, evidence, scaled=self.stepper.scaled, memory=memory)
+        self.reader = LossReader(self.observers, evidence, scaled=self.stepper.scaled, memory=self.memory)
         self.ending = Ending(state, interruption, len(loader))
         self.saved: tuple[Position, int] | None = None
 
@@ -171,22 +171,27 @@ class _Loop:
         factor = state.schedule.factor(min(progress, self.trainer.swa_at))
         for parameters in state.optimizer.param_groups:
             parameters["lr"] = parameters["initial_lr"] * factor
-        measured = self.stepper(group)
+        try:
+            measured = self.stepper(group)
+        except RangeError as error:  # what a loss says of a NaN that it is given, wherever that comes from
+            raise self.reader.explained(error, self._info(group, position.step + 1)) from error
         if isinstance(state.average, Ema):
             state.average.update(state.model)
         position.batch += len(group)
         position.step += 1
         self.ending.read_clock()
-        info = StepInfo(
-            position=replace(position),
-            epoch=position.epoch + 1,
-            lr=state.optimizer.param_groups[0]["lr"],
+        self.reader.push(self._info(group, position.step), measured)
+        self.ending.ask()
+
+    def _info(self, group: list[Batch], step: int) -> StepInfo:
+        return StepInfo(
+            position=replace(self.state.position, step=step),
+            epoch=self.state.position.epoch + 1,
+            lr=self.state.optimizer.param_groups[0]["lr"],
             images=sum(len(batch) for batch in group) * self.fabric.world_size,
             meta=[meta for batch in group for meta in batch.meta],
             batches=tuple(len(batch) for batch in group),
         )
-        self.reader.push(info, measured)
-        self.ending.ask()
 
     def _close_epoch(self) -> None:
         """Average, evaluate when it is due, count the epoch, write a checkpoint."""

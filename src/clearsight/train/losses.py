@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from clearsight.doctor.nonfinite import NonFinite
-from clearsight.errors import NonFiniteLoss
+from clearsight.errors import NonFiniteLoss, RangeError
 from clearsight.train.observe import Observers, Position, Stepped
 from clearsight.train.spoiled import StepMemory
 from clearsight.train.step import Measured
@@ -123,15 +123,30 @@ class LossReader:
         )
         found = self._explain(info)
         if found is not None:
-            return NonFiniteLoss(
-                f"{said}{found.as_finding().explanation} The step is saved; run it again with: clearsight replay "
-                f"{self.evidence.parent}. The last checkpoint is from before this step"
-            )
+            return self._error(said, found)
         if self.memory is not None:
             self.memory.report_size(step=info.position.step, loss=loss, norm=norm, lr=info.lr)
         return NonFiniteLoss(
             f"{said}Lower optimizer.lr, set trainer.clip_norm, or look at these images and their labels; the last "
             "checkpoint is from before this step"
+        )
+
+    def explained(self, error: RangeError, info: StepInfo) -> Exception:
+        """What to raise where a loss has refused a step: it may speak of labels where weights are to blame.
+
+        Args:
+            error: what the loss said.
+            info: of the step.
+        """
+        found = self._explain(info)
+        if found is None or found.direction == "label":
+            return error
+        return self._error(f"step {info.position.step} (epoch {info.epoch}): ", found)
+
+    def _error(self, said: str, found: NonFinite) -> NonFiniteLoss:
+        return NonFiniteLoss(
+            f"{said}{found.as_finding().explanation} The step is saved; run it again with: clearsight replay "
+            f"{self.evidence.parent}. The last checkpoint is from before this step"
         )
 
     def _explain(self, info: StepInfo) -> NonFinite | None:

@@ -61,7 +61,7 @@ class StepMemory:
             Where the first NaN or infinity comes from; None where all is finite when the step is run again, or where
             it cannot be.
         """
-        for kept, names in zip(self._kept, files, strict=True):
+        for kept, names in zip(self._kept, files, strict=False):  # the step may have ended in between
             try:
                 found = explain_step(self.model, kept)
             except (RuntimeError, ClearsightError):  # the step is spoiled anyway, and what is known of it is said

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 
 import numpy as np
 
@@ -52,6 +53,15 @@ def test_what_was_found_before_is_part_of_it() -> None:
     assert found.verdict.startswith("Nothing was logged")
 
 
+def test_what_is_found_again_is_told_once_as_it_is_now() -> None:
+    values = np.where(STEPS < 200, 2.3 * np.exp(-STEPS / 100), 2.3 * np.exp((STEPS - 200) / 40))
+    logged = Logged(record=RunRecord(loss=noisy(values), finished=True))
+    (now,) = (one for one in diagnose_log(logged).findings if one.severity != "info")
+    before = replace(now, explanation="as it was at step 250")
+    again = [one for one in diagnose_log(logged, earlier=[before]).findings if one.id == now.id]
+    assert again == [now]
+
+
 def test_few_values_are_said_to_be_few() -> None:
     found = diagnose_log(Logged(record=RunRecord(loss=Curve.of([1, 2, 3], [3.0, 2.0, 1.0]), budget=10)))
     assert "too little was logged" in found.verdict.lower()
@@ -62,11 +72,3 @@ def test_few_values_are_said_to_be_few() -> None:
 def test_a_rule_that_fails_is_told() -> None:
     found = diagnose_log(Logged(record=RunRecord()), rules=(Broken(), *RULES))
     assert [(one.id, one.where) for one in found.findings] == [("rule-failed", "broken")]
-
-
-def test_every_rule_has_a_name_of_its_own_a_source_and_is_silent_about_nothing() -> None:
-    assert len({rule.id for rule in RULES}) == len(RULES)
-    assert all(rule.source for rule in RULES)
-    found = diagnose_log(Logged(record=RunRecord()))
-    assert not found.findings
-    assert set(found.silent) == {rule.id for rule in RULES}

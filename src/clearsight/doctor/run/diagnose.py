@@ -35,13 +35,15 @@ def diagnose_log(
 
     Args:
         logged: what was read.
-        earlier: what was found before and while the run went, of the data, the model and the run.
+        earlier: what was found before and while the run went, of the data, the model and the run; what the rules find
+            again is told in their words of now.
         rules: what to look for.
     """
     record = logged.record
     examined = examine(rules, record)
     phases = progress(record)
-    findings = ranked([*earlier, *examined.findings])
+    again = {(finding.id, finding.where) for finding in examined.findings}
+    findings = ranked([*(one for one in earlier if (one.id, one.where) not in again), *examined.findings])
     return Diagnosis(
         subject=record.name,
         findings=findings,
