@@ -42,8 +42,9 @@ def _dead(bench: Bench, share: float) -> None:
 
 def _constant(bench: Bench, _: float) -> None:
     with torch.no_grad():
-        for _, layer in layers_of(bench.model):
-            layer.weight.fill_(1 / math.sqrt(layer.weight[0].numel()))
+        for name_and_layer in layers_of(bench.model):
+            weight = name_and_layer[1].weight
+            weight.fill_(1 / math.sqrt(weight[0].numel()))
 
 
 def _sigmoid_tail(bench: Bench, _: float) -> None:

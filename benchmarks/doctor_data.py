@@ -57,7 +57,7 @@ def _digits(_: Path) -> Read:
     from sklearn.datasets import load_digits
 
     pixels, labels = load_digits(return_X_y=True)
-    return _alone(pixels.reshape(-1, 1, 8, 8) / 16, labels)
+    return _alone(np.asarray(pixels).reshape(-1, 1, 8, 8) / 16, np.asarray(labels))
 
 
 def _small(picture: Image.Image, channels: int) -> np.ndarray:
@@ -127,7 +127,7 @@ def _spoken(data: Path) -> Read:
         rate, wave = wavfile.read(file)
         _, _, power = signal.spectrogram(wave.astype(np.float64), rate, nperseg=128, noverlap=64)
         level = np.log(power[:48] + 1.0)
-        level = np.uint8(255 * (level - level.min()) / max(np.ptp(level), 1e-9))
+        level = (255 * (level - level.min()) / max(float(np.ptp(level)), 1e-9)).astype(np.uint8)
         images.append(_small(Image.fromarray(level[::-1].copy()), 1))
         labels.append(int(file.name[0]))
     return _alone(np.stack(images), np.array(labels))

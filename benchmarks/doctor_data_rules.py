@@ -71,7 +71,7 @@ def _written(split: Split, folder: Path) -> Dataset:
         for number, (image, label) in enumerate(zip(images, labels, strict=True)):
             place = folder / part / f"class{label:02d}"
             place.mkdir(parents=True, exist_ok=True)
-            pixels = np.uint8(np.clip(np.round(255 * image), 0, 255)).transpose(1, 2, 0)
+            pixels = np.clip(np.round(255 * image), 0, 255).astype(np.uint8).transpose(1, 2, 0)
             Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels).save(place / f"{number:05d}.png")
     return read_dataset(folder)
 
@@ -103,7 +103,7 @@ def _cleanlab(split: Split) -> dict[str, Any]:
         return {"alarm": False, "ids": [], "note": "fewer than five examples of a class"}
     model = LogisticRegression(max_iter=100)
     given = cross_val_predict(model, split.images.reshape(len(labels), -1), labels, cv=5, method="predict_proba")
-    wrong = 1 - float(np.trace(estimate_joint(labels, given)))
+    wrong = 1 - float(np.trace(estimate_joint(labels, np.asarray(given))))
     return {"alarm": wrong > 0.03, "ids": ["label-error"] if wrong > 0.03 else [], "value": round(wrong, 4)}
 
 
@@ -128,7 +128,7 @@ def _cleanvision(folder: Path) -> dict[str, Any]:
         lab.find_issues(n_jobs=1)
     counts = dict(zip(lab.issue_summary["issue_type"], lab.issue_summary["num_images"], strict=True))
     found = sorted(name for name, count in counts.items() if count)
-    return {"alarm": bool(found), "ids": sorted({_VISION.get(name, name) for name in found}), "value": found}
+    return {"alarm": bool(found), "ids": sorted({_VISION.get(name, name) for name in map(str, found)}), "value": found}
 
 
 @contextmanager

@@ -9,7 +9,7 @@ from clearsight.errors import ConfigError, NotFound
 from clearsight.recipe.resolve import load_recipe
 from clearsight.train.checkup import check
 
-SMALL = ("data.size=[64,64]", "model.widths=[8,8,8,8]", "model.fpn_channels=8", "loader.workers=0", "data.scenes=60")
+SMALL = ("data.size=[128,128]", "model.widths=[8,8,8,8]", "model.fpn_channels=8", "loader.workers=0", "data.scenes=60")
 
 
 @pytest.fixture(autouse=True)

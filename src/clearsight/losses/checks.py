@@ -104,8 +104,8 @@ def trace_nan(loss: Tensor, **targets: Tensor | None) -> Tensor:
     if not _readable(loss):
         return loss
     total = loss.detach() if loss.numel() == 1 else _sample(loss.detach()).sum()
-    if math.isfinite(total.item()):
-        return loss
+    if math.isfinite(total.item()) or _len_torch_dispatch_stack():
+        return loss  # where somebody follows each operation, it is seen there where the first NaN comes from
     for name, target in targets.items():
         if target is None or not target.is_floating_point():
             continue
@@ -122,8 +122,6 @@ def trace_nan(loss: Tensor, **targets: Tensor | None) -> Tensor:
 def _readable(x: Tensor) -> bool:
     """Whether a value can be read at no cost: an ordinary tensor on a CPU, not one that is traced or mapped over."""
     if torch.compiler.is_compiling() or type(x) is not Tensor or x.device.type != "cpu" or not x.numel():
-        return False
-    if _len_torch_dispatch_stack():  # somebody follows each operation, and wants to see where the first NaN comes from
         return False
     return not torch._C._functorch.is_functorch_wrapped_tensor(x)  # pyright: ignore
 

@@ -56,7 +56,7 @@ def test_what_was_found_before_is_part_of_it() -> None:
 def test_what_is_found_again_is_told_once_as_it_is_now() -> None:
     values = np.where(STEPS < 200, 2.3 * np.exp(-STEPS / 100), 2.3 * np.exp((STEPS - 200) / 40))
     logged = Logged(record=RunRecord(loss=noisy(values), finished=True))
-    (now,) = (one for one in diagnose_log(logged).findings if one.severity != "info")
+    now = diagnose_log(logged).findings[0]
     before = replace(now, explanation="as it was at step 250")
     again = [one for one in diagnose_log(logged, earlier=[before]).findings if one.id == now.id]
     assert again == [now]

@@ -81,7 +81,7 @@ class ImagesWithoutObjects(Rule[DataEvidence]):
     """
 
     id = "images-without-objects"
-    source = ""
+    source = "Oksuz et al. 2020, Imbalance problems in object detection, arXiv:1909.00169"
 
     def __init__(self, *, share: float = 0.3) -> None:
         self.share = share

@@ -24,7 +24,7 @@ class UnreadableImages(Rule[DataEvidence]):
     """D5: files that cannot be decoded, or only with damage; what was found already is not said again."""
 
     id = "unreadable-image"
-    source = ""
+    source = "cleanvision; fastdup"
 
     def check(self, evidence: DataEvidence) -> Iterable[Finding]:
         """The scan's findings, each under its own id (`truncated-image`, `non-finite-pixels`, …)."""
