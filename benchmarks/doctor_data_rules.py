@@ -121,7 +121,7 @@ _VISION = {
 
 
 def _cleanvision(folder: Path) -> dict[str, Any]:
-    from cleanvision import Imagelab
+    from cleanvision import Imagelab  # pyright: ignore[reportMissingImports]
 
     with _quiet():
         lab = Imagelab(data_path=str(folder))
