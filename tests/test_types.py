@@ -112,4 +112,6 @@ def test_finding_is_plain_json() -> None:
         "action": "",
         "evidence": {"width": 0},
         "remedy": {},
+        "source": "",
+        "because": "",
     }

@@ -54,6 +54,7 @@ def diagnose(
 def apply(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a run.")],
     finding: Annotated[str, typer.Argument(help="Number or id from `clearsight diagnose RUN`, such as F07.")],
+    choice: Annotated[int, typer.Option(help="Which of its remedies, from 1, the best.")] = 1,
     out: Annotated[Path | None, typer.Option(metavar="FILE", help="Where to write; else NAME-FINDING.yaml.")] = None,
 ) -> None:
     """Write a new recipe with the remedy of a finding.
@@ -61,7 +62,7 @@ def apply(
     Shows what differs.
     """
     path = out or Path(f"{cs.load(run).recipe.name}-{finding}.yaml")
-    applied = cs.apply(run, finding, out=path)
+    applied = cs.apply(run, finding, choice=choice, out=path)
     typer.echo(applied.difference)
     typer.echo(f"\nwritten: {path}; train it with: clearsight train {path}")
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import typer
 from rich.console import Console
@@ -38,10 +39,12 @@ def diagnosis(found: Diagnosis, *, json: bool = False, run: Path | None = None) 
         kind = (finding.id, finding.severity)
         listed[kind] = listed.get(kind, 0) + 1
         if listed[kind] <= SAME:
-            _print(console, number, finding)
+            _print(console, number, finding, found.recipe)
     for (name, severity), count in listed.items():
         if count > SAME:
-            console.print(f"\n… and {count - SAME} more {name} ({severity}); --json lists all", highlight=False)
+            console.print(
+                f"\n… and {count - SAME} more {name} ({severity}); --json lists all", highlight=False, soft_wrap=True
+            )
     for note in found.notes:
         console.print(Text(f"\nnote: {note}", style="dim"))
     if found.passed:
@@ -50,10 +53,14 @@ def diagnosis(found: Diagnosis, *, json: bool = False, run: Path | None = None) 
         console.print(Text(f"\nnot judged: {', '.join(found.silent)}; --json says what each needs", style="dim"))
     patches = [number for number, finding in found.numbered.items() if finding.remedy]
     if run is not None and patches and (run / "recipe.yaml").is_file():
-        console.print(f"\nclearsight apply {run} {patches[0]} writes a recipe with its remedy", highlight=False)
+        console.print(
+            f"\nclearsight apply {run} {patches[0]} writes a recipe with its remedy", highlight=False, soft_wrap=True
+        )
 
 
-def _print(console: Console, number: str, finding: Finding) -> None:
+def _print(console: Console, number: str, finding: Finding, recipe: Mapping[str, Any]) -> None:
+    from clearsight.doctor.advice import advise  # PyTorch comes with the doctor
+
     head = Text("\n")
     head.append(f"{number} {finding.severity} ", style=COLOURS[finding.severity])
     head.append(finding.id, style="bold")
@@ -65,7 +72,17 @@ def _print(console: Console, number: str, finding: Finding) -> None:
     if finding.action:
         lines.append(f"done about it: {finding.action}")
     if finding.remedy:
-        lines.append("remedy: " + " ".join(f"{key}={value}" for key, value in finding.remedy.items()))
+        lines.append(f"remedy: {_changes(finding.remedy)}")
+    if finding.severity != "info" and not finding.because:
+        lines += [
+            f"or try: {one.what}{f' ({_changes(one.changes)})' if one.changes else ''}: {one.effect}"
+            for one in advise(finding.id, recipe)
+            if dict(one.changes) != finding.remedy
+        ]
     if finding.source:
         lines.append(f"source: {finding.source}")
     console.print(Padding(Text("\n".join(lines)), (0, 0, 0, 4)))
+
+
+def _changes(values: Mapping[str, Any]) -> str:
+    return " ".join(f"{key}={value}" for key, value in values.items())

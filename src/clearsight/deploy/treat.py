@@ -38,12 +38,13 @@ def diagnose(run: str | Path | Run) -> Diagnosis:
     return diagnose_log(logged, earlier=RunFolder(path).read_findings() if path.is_dir() else ())
 
 
-def apply(run: str | Path | Run, finding: str, *, out: str | Path | None = None) -> Applied:
-    """A run's recipe with the remedy of one of its findings.
+def apply(run: str | Path | Run, finding: str, *, choice: int = 1, out: str | Path | None = None) -> Applied:
+    """A run's recipe with a remedy of one of its findings.
 
     Args:
         run: a run or its folder.
         finding: its number in the diagnosis (`F07`) or its id.
+        choice: which of its remedies, from 1, the best.
         out: file to write the new recipe to; None writes nothing.
 
     Raises:
@@ -51,7 +52,7 @@ def apply(run: str | Path | Run, finding: str, *, out: str | Path | None = None)
         ConfigError: no change of the recipe is its remedy, or `out` is there already.
     """
     folder = RunFolder(Path(run.folder if isinstance(run, Run) else run).expanduser()).require()
-    applied = apply_remedy(load_recipe(folder.recipe), diagnose(folder.path).find(finding))
+    applied = apply_remedy(load_recipe(folder.recipe), diagnose(folder.path).find(finding), choice=choice)
     if out is not None:
         path = Path(out).expanduser()
         if path.exists():

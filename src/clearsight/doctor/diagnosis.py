@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
+from clearsight.doctor.advice import advise
 from clearsight.doctor.causes import CAUSES
 from clearsight.errors import NotFound, nearest
 from clearsight.types import Finding
@@ -72,6 +73,7 @@ class Diagnosis:
         notes: what could and could not be concluded, a sentence each.
         passed: ids of the faults that were looked for and not found.
         silent: id → what was lacking to look for it.
+        recipe: of the run, nested plain values, for advice; empty where there is none.
     """
 
     subject: str
@@ -80,6 +82,7 @@ class Diagnosis:
     notes: Sequence[str] = ()
     passed: Sequence[str] = ()
     silent: Mapping[str, str] = field(default_factory=dict)
+    recipe: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def numbered(self) -> dict[str, Finding]:
@@ -109,7 +112,14 @@ class Diagnosis:
             "subject": self.subject,
             "verdict": self.verdict,
             "notes": list(self.notes),
-            "findings": [{"number": number, **finding.as_dict()} for number, finding in self.numbered.items()],
+            "findings": [
+                {
+                    "number": number,
+                    **finding.as_dict(),
+                    "advice": [asdict(one) for one in advise(finding.id, self.recipe)],
+                }
+                for number, finding in self.numbered.items()
+            ],
             "passed": list(self.passed),
             "not_judged": dict(self.silent),
         }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -82,7 +83,8 @@ def check(
                 model = examine(rules, tried, begins=begins)
         finally:
             parts.close()
-    return _diagnosis(recipe.name, [*parts.data.findings, *parts.samples.findings], data, model)
+    found = _diagnosis(recipe.name, [*parts.data.findings, *parts.samples.findings], data, model)
+    return replace(found, recipe=recipe.model_dump(mode="json"))
 
 
 def _is_data(path: Path) -> bool:

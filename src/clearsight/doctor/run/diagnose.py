@@ -51,6 +51,7 @@ def diagnose_log(
         notes=(*logged.notes, *_limits(record)),
         passed=examined.passed,
         silent=examined.silent,
+        recipe=record.recipe,
     )
 
 
