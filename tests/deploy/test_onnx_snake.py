@@ -39,7 +39,7 @@ def model() -> DeepSnake:
         if name == "head.size.1" and isinstance(layer, nn.Conv2d) and layer.bias is not None:
             nn.init.constant_(layer.bias, 5.0)
         if name.endswith("predict.4") and isinstance(layer, nn.Conv1d):
-            nn.init.normal_(layer.weight, std=0.5)
+            nn.init.normal_(layer.weight, std=0.1)
     return made
 
 
