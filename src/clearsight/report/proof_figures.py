@@ -93,8 +93,20 @@ def _of_curves(plot: Mapping[str, Any], record: RunRecord) -> tuple[list[dict[st
                 **({"yaxis": "y2"} if own else {}),
             }
         )
-        layout["yaxis2" if own else "yaxis"] = axis(unit, **({"overlaying": "y", "side": "right"} if own else {}))
+        if own:
+            layout["yaxis2"] = axis(unit, overlaying="y", side="right", automargin=True, showgrid=False)
+            layout["margin"] = {"r": 70}
+        else:
+            layout["yaxis"] = axis(unit, **_scale([trace for trace in traces if "yaxis" not in trace]))
     return traces, layout
+
+
+def _scale(traces: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """A logarithmic axis where positive values span more than a factor of thirty."""
+    numbers = np.concatenate([np.asarray(trace["y"], dtype=float) for trace in traces])
+    numbers = numbers[np.isfinite(numbers)]
+    wide = bool(len(numbers)) and numbers.min() > 0 and numbers.max() > 30 * numbers.min()
+    return {"type": "log", "exponentformat": "power"} if wide else {"rangemode": "tozero"}
 
 
 def _curve(record: RunRecord, name: str) -> Curve:
@@ -141,11 +153,8 @@ def _of_layers(plot: Mapping[str, Any], record: RunRecord) -> tuple[list[dict[st
         )
     if not traces:
         return None
-    numbers = np.concatenate([np.asarray(trace["y"], dtype=float) for trace in traces])
-    wide = bool(len(numbers)) and numbers.min() > 0 and numbers.max() > 30 * numbers.min()
-    scale = {"type": "log", "exponentformat": "power"} if wide else {"rangemode": "tozero"}
     title = _MEASURES.get(measure, measure.replace("_", " "))
-    return traces, {"xaxis": _steps(record), "yaxis": axis(title, **scale), "hovermode": "x unified"}
+    return traces, {"xaxis": _steps(record), "yaxis": axis(title, **_scale(traces)), "hovermode": "x unified"}
 
 
 def _steps(record: RunRecord) -> dict[str, Any]:
@@ -158,5 +167,5 @@ def _line_at(step: int) -> dict[str, Any]:
 
 
 def _text_at(step: int) -> dict[str, Any]:
-    where = {"x": step, "yref": "paper", "y": 1, "yanchor": "bottom", "showarrow": False}
+    where = {"x": step, "xanchor": "left", "yref": "paper", "y": 1, "yanchor": "top", "showarrow": False}
     return {**where, "text": f"since step {count(step)}", "font": {"size": 11}}

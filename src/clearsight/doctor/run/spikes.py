@@ -53,11 +53,12 @@ class LossSpike(Rule[RunRecord]):
         worst = max(spikes, key=lambda at: loss.values[at])
         steps = [int(loss.steps[at]) for at in spikes[:20]]
         sure = loss.values[worst] >= self.tall * height
+        count = "A loss stood out" if len(spikes) == 1 else f"{len(spikes)} losses stood out"
         yield Finding(
             id=self.id,
             severity="warning" if sure else "info",
             where=f"{evidence.name}, step {loss.steps[worst]}",
-            explanation=f"{len(spikes)} losses stand out and come back, the highest {loss.values[worst]:.3g} at step "
+            explanation=f"{count} and came back, the highest to {loss.values[worst]:.3g} at step "
             f"{loss.steps[worst]} where the {self.window} before reached {before[worst]:.3g}: look at the "
             "images and labels of that batch.",
             evidence={

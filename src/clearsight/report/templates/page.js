@@ -25,13 +25,15 @@
       ...plot.layout,
       width: box.width,
       height: plot.layout.height || box.height,
-      margin: { l: 56, r: 12, t: legends ? 34 : 12, b: 50 },
+      margin: { l: 56, r: 12, t: legends ? 34 : 12, b: 50, ...plot.layout.margin },
       paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)",
       font: { color: paint("var(--muted)"), family: getComputedStyle(document.body).fontFamily, size: 12 },
       hoverlabel: { bgcolor: paint("var(--panel)"), bordercolor: paint("var(--line)"), font: { color: paint("var(--ink)"), size: 12 } },
       legend: { orientation: "h", x: 0, xanchor: "left", y: 1.01, yanchor: "bottom", font: { color: paint("var(--soft)"), size: 12 }, ...plot.layout.legend },
       showlegend: legends,
       xaxis: axis(plot.layout.xaxis), yaxis: axis(plot.layout.yaxis),
+      ...(plot.layout.yaxis2 && { yaxis2: axis(plot.layout.yaxis2) }),
+      shapes: paint(plot.layout.shapes ?? []), annotations: paint(plot.layout.annotations ?? []),
     };
   };
 
