@@ -195,6 +195,16 @@ _FLOAT32 = Remedy(
     source="Micikevicius et al. 2018, arXiv:1710.03740",
 )
 
+
+def _weighted(method: str, source: str) -> Remedy:
+    return Remedy(
+        what="weigh classes by how rare they are",
+        patch=put("model.class_weights", method),
+        effect="higher recall of rare classes, a little lower precision",
+        source=source,
+    )
+
+
 ADVICE: dict[str, tuple[Remedy, ...]] = {
     "learning-rate-too-high": (_LOWER, _WARM, _CLIP),
     "learning-rate-out-of-band": (_LOWER, _WARM),
@@ -296,21 +306,11 @@ ADVICE: dict[str, tuple[Remedy, ...]] = {
         ),
     ),
     "class-imbalance": (
-        Remedy(
-            what="weigh classes by how rare they are",
-            patch=put("model.class_weights", "inverse_sqrt"),
-            effect="higher recall of rare classes, a little lower precision",
-            source="Cui et al. 2019, arXiv:1901.05555",
-        ),
+        _weighted("inverse_sqrt", "Cui et al. 2019, arXiv:1901.05555"),
         _MORE_DATA,
     ),
     "class-never-predicted": (
-        Remedy(
-            what="weigh classes by how rare they are",
-            patch=put("model.class_weights", "median"),
-            effect="the class is predicted at all",
-            source="Eigen and Fergus 2015, arXiv:1411.4734",
-        ),
+        _weighted("median", "Eigen and Fergus 2015, arXiv:1411.4734"),
         _LONGER,
     ),
 }

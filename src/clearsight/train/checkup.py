@@ -9,13 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor, nn
 
 from clearsight.data.dataset import Dataset
 from clearsight.data.read import read_dataset
 from clearsight.data.splits import split_dataset
+from clearsight.doctor.bar import progress_bar
 from clearsight.doctor.data.evidence import DataEvidence
 from clearsight.doctor.data.rules import RULES as DATA_RULES
 from clearsight.doctor.diagnosis import Diagnosis, ranked
@@ -112,17 +111,7 @@ def _check_data(dataset: Dataset, *, progress: bool) -> Diagnosis:
 @contextmanager
 def _bar(rules: int, *, progress: bool) -> Iterator[Callable[[str], object]]:
     """A bar over the rules; gives what to call as each begins."""
-    console = Console(stderr=True)
-    bar = Progress(
-        TextColumn("Looking for {task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        console=console,
-        transient=True,
-        disable=not (progress and console.is_terminal),
-    )
-    with bar:
+    with progress_bar("Looking for {task.description}", shown=progress) as bar:
         task = bar.add_task("faults", total=rules + 1)
         yield lambda name: bar.update(task, advance=1, description=name)
 

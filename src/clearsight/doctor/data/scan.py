@@ -11,11 +11,10 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 import numpy as np
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from clearsight.data.dataset import Dataset
 from clearsight.data.digit_scenes import cache_folder
+from clearsight.doctor.bar import progress_bar
 from clearsight.doctor.data.crop_features import FEATURES, describe_patches
 from clearsight.doctor.data.perceptual_hash import perceptual_hashes
 from clearsight.doctor.data.scan_cache import cache_key, load_arrays, remove_older, save_arrays
@@ -151,17 +150,7 @@ def _read_all(records: Sequence[Record], *, threads: int, progress: bool) -> Sca
 
 
 def _with_bar(chunks: Sequence[Sequence[Record]], *, threads: int, progress: bool) -> Iterator[_Part]:
-    console = Console(stderr=True)
-    bar = Progress(
-        TextColumn("Reading images"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        console=console,
-        transient=True,
-        disable=not (progress and console.is_terminal),
-    )
-    with ThreadPoolExecutor(threads) as pool, bar:
+    with ThreadPoolExecutor(threads) as pool, progress_bar("Reading images", shown=progress) as bar:
         task = bar.add_task("", total=sum(map(len, chunks)))
         for part in pool.map(_part, chunks):
             bar.update(task, advance=len(part.looks))

@@ -14,7 +14,7 @@ from clearsight.doctor.run.column_names import Meaning, meaning_of
 from clearsight.doctor.run.record import EMPTY, Curve, RunRecord
 from clearsight.errors import DataError
 
-__all__ = ["Logged", "curves_to_record", "numbers", "read_csv_log", "read_tensorboard_log"]
+__all__ = ["Logged", "numbers", "read_csv_log", "read_tensorboard_log"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,7 +81,7 @@ def read_csv_log(path: Path) -> Logged:
             "expected columns such as loss, train_loss, val_loss, val_accuracy, lr beside step or epoch"
         )
     notes.append(f"steps are counted by {unit}")
-    return curves_to_record(path.stem, "csv", series, notes, per_epoch=_rows_an_epoch(table, meanings, unit))
+    return _to_record(path.stem, "csv", series, notes, per_epoch=_rows_an_epoch(table, meanings, unit))
 
 
 def read_tensorboard_log(path: Path) -> Logged:
@@ -113,7 +113,7 @@ def read_tensorboard_log(path: Path) -> Logged:
             f"{path}: no scalars of a training in {len(folders)} folders of TensorBoard events; expected tags such as "
             "loss, train/loss, val/accuracy"
         )
-    return curves_to_record(path.stem if path.is_file() else path.name, "tensorboard", series, notes)
+    return _to_record(path.stem if path.is_file() else path.name, "tensorboard", series, notes)
 
 
 def numbers(table: pd.DataFrame, column: str) -> np.ndarray:
@@ -121,7 +121,7 @@ def numbers(table: pd.DataFrame, column: str) -> np.ndarray:
     return np.asarray(pd.to_numeric(table[column], errors="coerce"), dtype=np.float64)
 
 
-def curves_to_record(
+def _to_record(
     name: str, origin: str, series: Iterable[_Series], notes: list[str], *, per_epoch: int | None = None
 ) -> Logged:
     """Sort series into a record.
