@@ -305,7 +305,7 @@ def _remedy(found: NonFinite, recipe: Mapping[str, Any]) -> dict[str, Any]:
         if trainer and trainer.get("clip_norm") is None:
             return {"trainer.clip_norm": 1.0}
         if optimizer.get("lr"):
-            return {"optimizer.lr": optimizer["lr"] / 10}
+            return {"optimizer.lr": float(f"{optimizer['lr'] / 10:.3g}")}
     return {}
 
 

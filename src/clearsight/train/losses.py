@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import accumulate, pairwise
 from pathlib import Path
 
@@ -144,8 +144,9 @@ class LossReader:
         return self._error(f"step {info.position.step} (epoch {info.epoch}): ", found)
 
     def _error(self, said: str, found: NonFinite) -> NonFiniteLoss:
+        told = replace(found, step=None).as_finding().explanation  # the step has been named
         return NonFiniteLoss(
-            f"{said}{found.as_finding().explanation} The step is saved; run it again with: clearsight replay "
+            f"{said}{told} The step is saved; run it again with: clearsight replay "
             f"{self.evidence.parent}. The last checkpoint is from before this step"
         )
 
