@@ -96,6 +96,11 @@ def test_polygons_that_share_an_edge_tile():
         assert ((left ^ right) == around).all()
 
 
+def test_a_centre_on_an_edge_of_no_exact_slope():
+    ring = np.array([[0.0, 0.0], [-2.75, -1.0], [11.75, 6.0]])  # 14.5 / 7 is no binary fraction; (4.5, 2.5) is on it
+    assert polygons_to_mask([ring], (9, 10))[2].tolist() == [False] * 4 + [True] + [False] * 5
+
+
 @pytest.mark.parametrize("ring", [np.zeros((3, 3)), np.zeros(4)])
 def test_a_ring_of_another_shape_is_refused(ring: np.ndarray):
     with pytest.raises(ShapeError, match=r"expected \(p, 2\)"):

@@ -97,9 +97,9 @@ def _crossings(rings: list[np.ndarray], size: tuple[int, int]) -> tuple[np.ndarr
     rows_each = stop - first
     edge = np.repeat(np.arange(len(low)), rows_each)
     row = np.arange(len(edge)) - np.repeat(np.cumsum(rows_each) - rows_each, rows_each) + first[edge]
-    rise = np.where(rows_each > 0, high[:, 1] - low[:, 1], 1.0)
-    slope = (high[:, 0] - low[:, 0]) / rise
-    crossing = low[edge, 0] + (row + 0.5 - low[edge, 1]) * slope[edge]
+    run, rise = (high - low)[edge].T
+    # Divided last: where the coordinates are fractions of a power of two, a centre on an edge is found on it exactly.
+    crossing = low[edge, 0] + (row + 0.5 - low[edge, 1]) * run / rise
     column = np.clip(np.ceil(crossing - 0.5), 0, width).astype(np.int64)
     return ring[edge], row, column
 
