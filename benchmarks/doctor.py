@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn, track
 
 from harness import ROOT, Options, arguments, need, report, stop
 
@@ -38,6 +38,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", type=Path, default=ROOT / "runs" / "doctor", help="results, kept; data, cached")
     parser.add_argument("--list", action="store_true", help="list the faults and the findings that name them")
     parser.add_argument("--scores", action="store_true", help="score what is there; run nothing")
+    parser.add_argument(
+        "--again", action="store_true", help="apply the rules on runs again to what was recorded; train nothing"
+    )
 
 
 # ------------------------------------------------------------------------------------------------ results on disk
@@ -99,6 +102,17 @@ def run_all(jobs: Sequence[Job], options: Options, file: Path, title: str) -> No
             raise
 
 
+def judged_again(known: dict[str, dict[str, Any]], options: Options, file: Path) -> dict[str, dict[str, Any]]:
+    """Rows with what the rules on runs find now, in the records that were kept."""
+    from doctor_again import again
+
+    os.environ.update(dict.fromkeys(THREADS, "1"))
+    records = file.parent / "cache" / "records"
+    with ProcessPoolExecutor(options.extra.workers, mp_context=get_context("spawn")) as pool:
+        rows = pool.map(again, known.values(), [records] * len(known), chunksize=8)
+        return {row["key"]: row for row in track(rows, "rules on runs", len(known), console=Console(stderr=True))}
+
+
 # ------------------------------------------------------------------------------------------------ the whole
 def list_faults(console: Console) -> None:
     """Names, rows of the catalogue, levels, and what names them."""
@@ -121,7 +135,7 @@ def main() -> int:
     parts = ["tune", "report"] if options.extra.part == "all" else [options.extra.part]
     name = "quick" if options.quick else options.extra.only or "results"
     file = options.extra.out / f"{name}.jsonl"
-    if not options.extra.scores:
+    if not (options.extra.scores or options.extra.again):
         from doctor_plan import followers, jobs_of
 
         for folder in FOLDERS:
@@ -135,6 +149,8 @@ def main() -> int:
         known = read_results(file)
         run_all([job for part in parts for job in followers(known, part)], options, file, "remedies")
     known = read_results(file)
+    if options.extra.again:
+        known = judged_again({key: row for key, row in known.items() if row["part"] in parts}, options, file)
     show(known, parts, console)
     return report("doctor", rows_of(known, parts), options)
 

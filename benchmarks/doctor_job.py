@@ -141,6 +141,7 @@ def _spots(job: Job, places: list[str | None]) -> list[list[str]]:
 def _watched(job: Job, bench: Bench, cache: Path) -> dict[str, Any]:
     doctor, side = Doctor(), Side()
     bench.run(Together(doctor, side))
+    doctor.keep(cache / "records" / f"{job.key}.pkl")
     looked: dict[str, Any] = {}
     more = []
     if any(EVERY[name].on_data for name, _ in job.faults):

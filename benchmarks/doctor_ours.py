@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import pickle
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -130,6 +132,15 @@ class Doctor(Looker):
     def record(self) -> RunRecord:
         """Of the watch."""
         return self.watch.record()
+
+    def keep(self, file: Path) -> None:
+        """The record, so that `doctor_again` can apply rules on runs to it without a training.
+
+        Args:
+            file: written.
+        """
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(pickle.dumps(self.record))
 
     def ranked(self, more: Sequence[Finding] = ()) -> list[dict[str, Any]]:
         """What was found, in the order in which it is read, as plain values.

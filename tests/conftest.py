@@ -14,11 +14,17 @@ os.environ.setdefault("MKL_NUM_THREADS", "1")
 import numpy as np
 import pytest
 import torch
+from hypothesis import settings
 
 ROOT = Path(__file__).resolve().parent.parent
 
 # Generated data stays with the tests, not in the cache of whoever runs them; it is made once.
 os.environ.setdefault("CLEARSIGHT_CACHE", str(ROOT / ".pytest_cache" / "generated"))
+
+# The same examples each time; HYPOTHESIS_PROFILE=search draws others.
+settings.register_profile("same", derandomize=True)
+settings.register_profile("search", derandomize=False)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE") or "same")
 
 
 def data_folder() -> Path:
