@@ -5,12 +5,13 @@ from __future__ import annotations
 import contextlib
 import io
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from clearsight.data.dataset import Dataset
 from clearsight.data.read import read_dataset
@@ -23,6 +24,7 @@ from clearsight.recipe.schema import Recipe
 from clearsight.types import Finding
 from doctor_data import Split
 from doctor_setup import Setup
+from doctor_training import augmented
 
 __all__ = ["check_data", "peers_on_data"]
 
@@ -49,6 +51,7 @@ def check_data(split: Split, folder: Path, setup: Setup) -> list[Finding]:
         val=dataset.split("val"),
         test=None,
         recipe=_recipe(folder, split, setup),
+        changes=_changes(split, setup),
     )
     vars(evidence)["scan"] = scan_dataset(dataset, workers=1, cache=folder / "scan")
     return examine(RULES, evidence).findings
@@ -57,9 +60,24 @@ def check_data(split: Split, folder: Path, setup: Setup) -> list[Finding]:
 def _recipe(folder: Path, split: Split, setup: Setup) -> Recipe:
     height, width = split.images.shape[2:]
     changes = [_AUGMENT[name] for name in setup.augment if name in _AUGMENT]
-    cut = ["augment.cutout=1.0"] if "cover" in setup.augment else []
     size = [f"data.root={folder}", f"data.size=[{height},{width}]"]
-    return load_recipe("digits", [*size, *_OFF, *changes, *cut])
+    return load_recipe("digits", [*size, *_OFF, *changes])
+
+
+def _changes(split: Split, setup: Setup) -> dict[str, Callable[[np.ndarray], np.ndarray]]:
+    """Random changes that no key of a recipe stands for, all in one, as the loop makes them of normalised images."""
+    names = tuple(name for name in setup.augment if name not in _AUGMENT)
+    mean, std = (
+        torch.from_numpy(measure(split.images, axis=(0, 2, 3), keepdims=True)) for measure in (np.mean, np.std)
+    )
+    draws = np.random.default_rng(0)
+
+    def change(pixels: np.ndarray) -> np.ndarray:
+        image = torch.from_numpy(pixels.transpose(2, 0, 1)[None] / np.float32(255))
+        changed = augmented((image - mean) / std, names, draws) * std + mean
+        return (255 * changed[0]).round().clamp(0, 255).byte().permute(1, 2, 0).numpy()
+
+    return {" and ".join(names): change} if names else {}
 
 
 def _written(split: Split, folder: Path) -> Dataset:

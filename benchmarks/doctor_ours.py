@@ -14,7 +14,10 @@ from torch import Tensor
 
 from clearsight.doctor.data.order import LabelOrder, Unshuffled
 from clearsight.doctor.diagnosis import ranked
+from clearsight.doctor.model.dependence import InputIgnored
 from clearsight.doctor.model.evidence import ModelEvidence
+from clearsight.doctor.model.gradient_check import WrongGradient
+from clearsight.doctor.model.lr_range import LearningRateOutOfBand
 from clearsight.doctor.model.overfit import CannotOverfit
 from clearsight.doctor.model.rules import RULES as MODEL_RULES
 from clearsight.doctor.rule import examine
@@ -67,8 +70,13 @@ class Doctor(Looker):
         )
         bench.model.train(bench.train_mode)
         state = torch.get_rng_state()
-        probe = CannotOverfit(steps=100, seconds=self.probe)
-        self._tell(0, examine((*MODEL_RULES, probe), evidence).findings)
+        probes = (
+            CannotOverfit(seconds=self.probe),
+            InputIgnored(seconds=self.probe),
+            WrongGradient(),
+            LearningRateOutOfBand(steps=60, repetitions=2, seconds=2 * self.probe),
+        )
+        self._tell(0, examine((*MODEL_RULES, *probes), evidence).findings)
         torch.set_rng_state(state)
         about = RunRecord(
             name=f"{setup.data}-{setup.net}",

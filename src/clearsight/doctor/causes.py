@@ -13,6 +13,7 @@ _NOT_LEARNING = (
     "not-converged",
 )
 _UNSTABLE = ("diverging-loss", "exploding-gradient", "loss-spike", "oscillating-score", "weights-grow", "dead-units")
+_TOO_LARGE = ("learning-rate-too-high", *_UNSTABLE)  # what large values look like in training
 
 CAUSES: dict[str, tuple[str, ...]] = {
     # Mistakes of code, which nothing else can make good.
@@ -29,23 +30,34 @@ CAUSES: dict[str, tuple[str, ...]] = {
     "softmax-before-cross-entropy": ("double-softmax", *_NOT_LEARNING, "learning-rate-too-low"),
     "double-softmax": (*_NOT_LEARNING, "learning-rate-too-low"),
     "samples-mixed": (*_NOT_LEARNING, "labels-unrelated", "overfitting", "norm-statistics-drift"),
-    "input-ignored": (*_NOT_LEARNING, "labels-unrelated"),
+    "input-ignored": (
+        *(*_NOT_LEARNING, "labels-unrelated", "dead-at-start", "dead-units", "learning-rate-too-low"),
+        *("initial-loss-off", "vanishing-gradient", "not-updated"),
+    ),
+    "input-changed": (*_NOT_LEARNING, *_TOO_LARGE, "overfitting", "over-regularised", "norm-statistics-drift"),
     "wrong-layout": ("input-not-normalised", *_NOT_LEARNING, "input-ignored", "overfitting"),
     "wrong-mode": ("norm-statistics-drift", "over-regularised", "overfitting", "oscillating-score"),
-    "identical-units": (*_NOT_LEARNING, "initial-loss-off", "dead-at-start"),
+    "identical-units": (*_NOT_LEARNING, *_TOO_LARGE, "initial-loss-off", "dead-at-start", "over-regularised"),
+    "frozen-parameters": (*_NOT_LEARNING, *_TOO_LARGE, "not-updated", "double-softmax", "labels-unrelated"),
     # The start.
-    "input-not-normalised": (*_NOT_LEARNING, *_UNSTABLE, "initial-loss-off", "activation-scale", "dead-at-start"),
-    "normalisation-mismatch": ("input-not-normalised", *_NOT_LEARNING, *_UNSTABLE, "initial-loss-off"),
+    "input-not-normalised": (
+        *(*_NOT_LEARNING, *_TOO_LARGE, "initial-loss-off", "activation-scale", "dead-at-start", "non-finite"),
+        *("over-regularised", "vanishing-gradient", "saturated-units", "not-updated"),
+    ),
+    "normalisation-mismatch": ("input-not-normalised", *_NOT_LEARNING, *_TOO_LARGE, "initial-loss-off"),
     "activation-scale": (
         *("initial-loss-off", "dead-at-start", "saturated-units", "vanishing-gradient", "precision-overflow"),
-        *(*_UNSTABLE, *_NOT_LEARNING),
+        *(*_TOO_LARGE, *_NOT_LEARNING, "learning-rate-too-low", "labels-unrelated", "non-finite", "not-updated"),
     ),
+    "initial-loss-off": (*_TOO_LARGE, *_NOT_LEARNING, "labels-unrelated", "non-finite"),
     "saturated-units": ("vanishing-gradient", *_NOT_LEARNING),
     "vanishing-gradient": (*_NOT_LEARNING, "learning-rate-too-low"),
     "dead-at-start": ("dead-units", *_NOT_LEARNING),
     "missing-non-linearity": ("underfitting",),
     # Data.
-    "unshuffled": ("oscillating-score", "loss-spike", "norm-statistics-drift", "class-never-predicted", "overfitting"),
+    "leak": ("near-duplicate-across-splits", "near-duplicate"),
+    "unshuffled": (*_TOO_LARGE, *_NOT_LEARNING, "norm-statistics-drift", "overfitting", "over-regularised"),
+    "near-duplicate": ("split-drift", "label-drift", "class-imbalance", "labels-unrelated", "overfitting"),
     "conflicting-labels": ("label-error",),
     "label-error": ("labels-unrelated", "overfitting", "cannot-overfit"),
     "split-drift": ("labels-unrelated", "overfitting"),
@@ -57,8 +69,18 @@ CAUSES: dict[str, tuple[str, ...]] = {
     "dropout-before-norm": ("norm-statistics-drift", "over-regularised"),
     # The rate.
     "precision-overflow": ("non-finite",),
+    "most-steps-clipped": ("learning-rate-too-low", *_NOT_LEARNING),
+    "learning-rate-out-of-band": (
+        *("learning-rate-too-low", *_TOO_LARGE, *_NOT_LEARNING, "non-finite", "not-updated", "norm-statistics-drift"),
+    ),
     "learning-rate-too-high": (*_UNSTABLE, *_NOT_LEARNING, "most-steps-clipped", "norm-statistics-drift", "non-finite"),
-    "exploding-gradient": ("diverging-loss", "loss-spike", "non-finite"),
+    "loss-spike": ("diverging-loss", "exploding-gradient", "dead-units", "stuck-at-prior", "class-never-predicted"),
+    "exploding-gradient": ("diverging-loss", "non-finite"),
+    "over-regularised": (
+        *("vanishing-gradient", "stuck-at-prior", "underfitting", "cannot-overfit", "learning-rate-too-low"),
+        *("class-never-predicted", "plateau", "not-converged", "initial-loss-off", "dead-units"),
+    ),
+    "norm-statistics-drift": ("class-never-predicted", "oscillating-score", "plateau", "overfitting"),
     "learning-rate-too-low": ("underfitting", "plateau", "not-converged", "stuck-at-prior"),
     "labels-unrelated": ("stuck-at-prior", "overfitting", "underfitting"),
 }

@@ -46,7 +46,7 @@ _ADVICE = {
     "uninitialised": "fill the memory first: torch.zeros in place of torch.empty",
     "explicit-infinity": "use a large finite number, or keep this element out of the loss",
 }
-_TOO_FAST = ("overflow", "exp-overflow", "weights")
+_TOO_FAST = ("overflow", "weights")
 _TOO_COARSE = ("log-of-zero", "division-by-zero", "zero-over-zero", "root-at-zero", "domain-edge")
 
 
@@ -301,7 +301,7 @@ def _remedy(found: NonFinite, recipe: Mapping[str, Any]) -> dict[str, Any]:
         return {"trainer.precision": "bf16-mixed"}
     if found.cause.kind in _TOO_COARSE and precision in ("16-mixed", "bf16-mixed") and "format" in found.cause.numbers:
         return {"trainer.precision": "32-true"}
-    if found.cause.kind in _TOO_FAST:
+    if found.cause.kind in _TOO_FAST and found.operation != "mul":  # a product overflows by its constants
         if trainer and trainer.get("clip_norm") is None:
             return {"trainer.clip_norm": 1.0}
         if optimizer.get("lr"):

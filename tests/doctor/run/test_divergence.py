@@ -75,13 +75,36 @@ def test_clean_runs_have_none(digits_run: Callable[..., RunRecord], settings: di
         assert ids(replace(run, loss=seen, val={}, train={}, layers=None, finished=False)) == []
 
 
-def test_a_blow_up_counts_from_half_as_much_again_as_a_guess() -> None:
-    for height, found in ((1.4, []), (1.6, ["learning-rate-too-high"])):
+def test_a_blow_up_counts_where_it_stays_or_is_beyond_doubt() -> None:
+    guess, only = math.log(10), (LearningRateTooHigh(),)
+    for height, until, found in ((1.4, 300, False), (1.6, 300, True), (1.6, 30, False), (6.5, 30, True)):
         values = falling()
-        values[10:30] = height * max(values[0], math.log(10))
-        assert ids(record(values, **TEN)) == found
-        # Nothing is known of a guess: the first value may have been a lucky one.
-        assert ids(record(values)) == []
+        values[10:until] = height * max(values[0], guess)
+        assert ids(record(values, **TEN), only) == ["learning-rate-too-high"] * found
+        assert ids(record(values[:60], budget=300, finished=False, **TEN), only) == ["learning-rate-too-high"] * (
+            found if until > 30 or height > 2 else False
+        )
+    # Nothing is known of a guess: the first value may have been a lucky one.
+    values = falling()
+    values[10:30] = 1.6 * guess
+    assert ids(record(values)) == []
+
+
+def test_an_early_rise_that_comes_back_is_healthy() -> None:
+    values = falling(400)
+    values[15:40] = 1.5 * 2.3 + np.random.default_rng(1).normal(0, 0.3, 25)
+    for seen in (20, 30, 40, 60, 100, 400):
+        assert ids(record(values[:seen], budget=400, finished=seen == 400, **TEN)) == []
+
+
+def test_a_jump_at_a_rate_that_had_been_good_has_another_cause() -> None:
+    values = falling()
+    values[200:] = 4 * math.log(10)
+    steady, risen = np.full(300, 0.1), np.where(np.arange(300) < 198, 0.1, 1.0)
+    for rates, found in ((steady, ["diverging-loss"]), (risen, ["learning-rate-too-high", "diverging-loss"])):
+        assert ids(record(values, lr=Curve.of(np.arange(1, 301), rates), **TEN)) == found
+    values[150:200] = np.linspace(values[150], 2.2, 50)  # no jump: it had been getting worse for long
+    assert "learning-rate-too-high" in ids(record(values, lr=Curve.of(np.arange(1, 301), steady), **TEN))
 
 
 def test_one_bad_batch_is_no_blow_up() -> None:

@@ -8,19 +8,20 @@ from collections.abc import Iterable
 import numpy as np
 
 from clearsight.doctor.rule import Rule
+from clearsight.doctor.run.rates import slower
 from clearsight.doctor.run.record import Curve, RunRecord
 from clearsight.doctor.run.signals import (
     chance_loss,
     chance_score,
     done,
     learning_rate,
-    lowered_rate,
     score,
     starting_loss,
     training_loss,
     update_ratio,
+    weights_left,
 )
-from clearsight.doctor.run.smoothing import calm, level, running_median, thin
+from clearsight.doctor.run.smoothing import calm, level, thin
 from clearsight.types import Finding
 
 __all__ = ["DivergingLoss", "LearningRateTooHigh", "WrongSign"]
@@ -47,13 +48,14 @@ class WrongSign(_OnLoss):
     Args:
         steady: share of the blocks of steps in which the loss rises.
         factor: how far it has risen, in starting values.
-        update: median ‖Δw‖ / ‖w‖ of the first step measured, above which the rate is to blame instead.
+        update: median ‖Δw‖ / ‖w‖ of the first four steps measured, above which the rate is to blame instead.
     """
 
     id = "wrong-sign"
     source = "Zhang et al. 2021, AutoTrainer, ICSE 2021"
+    least = 8  # a negative cross-entropy is soon known, and soon no number any more
 
-    def __init__(self, *, steady: float = 0.9, factor: float = 1.5, update: float = 0.1) -> None:
+    def __init__(self, *, steady: float = 0.9, factor: float = 1.5, update: float = 0.03) -> None:
         self.steady, self.factor, self.update = steady, factor, update
 
     def check(self, evidence: RunRecord) -> Iterable[Finding]:
@@ -75,13 +77,13 @@ class WrongSign(_OnLoss):
             yield self._finding(evidence, said, {"step": at, "start": start, "end": end})
 
     def _climbs(self, record: RunRecord, loss: Curve, start: float) -> bool:
-        if len(loss) < self.least or not level(loss, 5) > start + (self.factor - 1) * abs(start):
+        if len(loss) < _OnLoss.least or not level(loss, 5) > start + (self.factor - 1) * abs(start):
             return False
         blocks = thin(loss, 10).values
         if len(blocks) < 4 or np.mean(np.diff(blocks) > 0) < self.steady or blocks.min() < start - 0.1 * abs(start):
             return False
         early = update_ratio(record)
-        if len(early) and early.values[0] > self.update:
+        if len(early) and float(np.median(early.values[:4])) > self.update:
             return False
         guess, (_, curve) = chance_score(record), score(record)
         return guess is None or not len(curve) or level(curve, 3) <= 1.2 * guess
@@ -102,15 +104,19 @@ class WrongSign(_OnLoss):
 class LearningRateTooHigh(_OnLoss):
     """Steps so long that the loss blew up, that all was lost again, or that weights change by a tenth a step.
 
-    The running median of the losses is looked at, which one bad batch does not lift. In healthy runs it stays below
-    1.05 times the loss of a guess.
+    The running median of the losses is looked at, which one bad batch does not lift. Healthy runs of small batches may
+    rise to twice the loss of a guess during their first tenth and come back, so that a moderate height counts only
+    where it stays. A jump out of what was learned, at a rate that had been good, has another cause: a batch, labels.
 
     Args:
-        factor: height of the loss, in values at the start or of a guess, that is a blow-up; twice as much where the
-            loss of a guess is not known, as a single first value says little.
+        factor: height of the loss, in values at the start or of a guess, that is a blow-up where the loss stays above a
+            guess; twice as much where the loss of a guess is not known, as a single first value says little.
+        sure: height at which nothing is waited for.
+        patience: share of the budget after which a moderate height has to be gone.
         update: median ‖Δw‖ / ‖w‖ above which steps are too long; healthy runs have 0.005 to 0.03.
         spoiled: share of the loss of a guess that must be left for long steps to be a fault.
         learned: share of it below which something had been learned, and all is lost where 0.9 of it is left.
+        well: share of it below which all was well.
         share: of the budget before which the length of steps says nothing.
     """
 
@@ -121,13 +127,16 @@ class LearningRateTooHigh(_OnLoss):
         self,
         *,
         factor: float = 1.5,
+        sure: float = 4.0,
+        patience: float = 0.15,
         update: float = 0.1,
         spoiled: float = 0.3,
         learned: float = 0.6,
+        well: float = 0.4,
         share: float = 0.3,
     ) -> None:
-        self.factor, self.update, self.spoiled = factor, update, spoiled
-        self.learned, self.share = learned, share
+        self.factor, self.sure, self.patience, self.update = factor, sure, patience, update
+        self.spoiled, self.learned, self.well, self.share = spoiled, learned, well, share
 
     def check(self, evidence: RunRecord) -> Iterable[Finding]:
         """A warning with what shows it first: the height of the loss, the fall back to a guess, or long steps."""
@@ -136,26 +145,14 @@ class LearningRateTooHigh(_OnLoss):
             return
         chance = chance_loss(evidence)
         guess, factor = max(start, chance or 0.0), self.factor if chance else 2 * self.factor
-        course, now = calm(loss), level(loss, max(5, len(loss) // 20))
-        smooth, late = course.values, (done(evidence) or float(len(loss) >= 200)) >= self.share
-        update, long = self._long_steps(evidence)
-        tall, below = np.flatnonzero(smooth > factor * guess), np.flatnonzero(smooth < self.learned * guess)
-        if len(tall):
-            at, said = int(course.steps[tall[0]]), f"rose to {smooth.max():.3g} from {start:.3g}"
-        elif len(below) and now > 0.9 * guess:
-            at = int(course.steps[min(below[-1] + 1, len(course) - 1)])
-            said = f"had fallen to {smooth.min():.3g} and is back at {now:.3g}, no better than a guess"
-        elif late and now > 0.9 * guess and loss.values.max() > 2 * factor * guess:
-            at, said = (
-                int(loss.steps[loss.values.argmax()]),
-                f"jumped to {loss.values.max():.3g} and stays at {now:.3g}",
-            )
-        elif late and update > self.update and now > self.spoiled * guess:
-            at, said = long, f"is {now:.3g}, and a step changed the weights by {update:.2g} of themselves"
-        else:
+        found = self._height(evidence, loss, guess, factor) or self._lost(evidence, loss, guess, factor)
+        found = found or self._length(evidence, loss, guess)
+        if found is None or self._all_at_once(evidence, loss, guess, found[0]):
             return
         if any(True for _ in WrongSign().check(evidence)):
             return
+        at, said = found
+        update = self._long_steps(evidence)[0]
         yield Finding(
             id=self.id,
             severity="warning",
@@ -166,15 +163,70 @@ class LearningRateTooHigh(_OnLoss):
                 "row": "T8",
                 "step": at,
                 "start": start,
-                "highest": float(smooth.max()),
+                "highest": float(calm(loss).values.max()),
                 "threshold": factor * guess,
                 "update_ratio": update if math.isfinite(update) else None,
                 "learning_rate": learning_rate(evidence),
                 "plot": {"curves": ["loss", "lr"], "mark": at},
             },
-            remedy=lowered_rate(evidence, 0.1),
+            remedy=slower(evidence),
             source=self.source,
         )
+
+    def _height(self, record: RunRecord, loss: Curve, guess: float, factor: float) -> tuple[int, str] | None:
+        """The loss blew up: beyond doubt, or it did not come back below a guess in time."""
+        course = calm(loss)
+        tall = np.flatnonzero(course.values > factor * guess)
+        if not len(tall):
+            return None
+        at, top = int(course.steps[tall[0]]), float(course.values.max())
+        far = done(record)
+        waited = record.steps - at >= self.patience * (record.budget or record.steps) or far == 1
+        if top > self.sure * factor * guess or (waited and _now(record, loss) > guess):
+            return at, f"rose to {top:.3g} from {starting_loss(record):.3g}"
+        return None
+
+    def _lost(self, record: RunRecord, loss: Curve, guess: float, factor: float) -> tuple[int, str] | None:
+        """What was learned is lost, or was never learned after a jump."""
+        course, now = calm(loss), _now(record, loss, 10)
+        below = np.flatnonzero(course.values < self.learned * guess)
+        if not now > 0.9 * guess or record.steps < self.patience * (record.budget or 0):
+            return None
+        if len(below) and course.steps[below[-1]] <= record.steps - (record.budget or record.steps) / 10:
+            at = int(course.steps[min(below[-1] + 1, len(course) - 1)])
+            return at, f"had fallen to {course.values.min():.3g} and is back at {now:.3g}, no better than a guess"
+        if self._late(record, loss) and loss.values.max() > 2 * factor * guess:
+            at = int(loss.steps[loss.values.argmax()])
+            return at, f"jumped to {loss.values.max():.3g} and stays at {now:.3g}"
+        return None
+
+    def _length(self, record: RunRecord, loss: Curve, guess: float) -> tuple[int, str] | None:
+        """Steps are long, and the loss is still high."""
+        (update, at), now = self._long_steps(record), _now(record, loss)
+        if not self._late(record, loss) or not update > self.update or now <= self.spoiled * guess:
+            return None
+        if weights_left(record) < 0.2:
+            return None  # small beside weights that were decayed away
+        return at, f"is {now:.3g}, and a step changed the weights by {update:.2g} of themselves"
+
+    def _late(self, record: RunRecord, loss: Curve) -> bool:
+        return (done(record) or float(len(loss) >= 200)) >= self.share
+
+    def _all_at_once(self, record: RunRecord, loss: Curve, guess: float, at: int) -> bool:
+        """Whether all was well ten steps before, and the rate has not risen since: a jump has another cause."""
+        course = calm(loss)
+        well = course.steps[(course.values < self.learned * guess) & (course.steps < at)]
+        high = np.flatnonzero((loss.values > guess) & (loss.steps > (well[-1] - 5 if len(well) else at)))
+        if not len(high) or high[0] < 10:
+            return False
+        rates = record.lr.finite()
+        now, first, jump = rates.values[rates.steps <= at], loss.steps[high[0] - 10], loss.steps[high[0]]
+        before = rates.values[(rates.steps >= first) & (rates.steps < jump)]
+        after = now[-max(1, int(np.count_nonzero((rates.steps >= jump) & (rates.steps <= at)))) :]
+        if not len(before) or not len(after):
+            return False
+        calmly = float(np.median(loss.values[high[0] - 10 : high[0]])) < self.well * guess
+        return calmly and float(after.max()) <= 1.05 * float(before.min())
 
     def _long_steps(self, record: RunRecord) -> tuple[float, int]:
         """The larger of the update ratios early on and in the later half, and the first step with too long a one."""
@@ -186,20 +238,30 @@ class LearningRateTooHigh(_OnLoss):
         return max(early, level(updates, len(updates) // 2)), int(updates.steps[over[0]]) if len(over) else 0
 
 
+def _now(record: RunRecord, loss: Curve, part: int = 20) -> float:
+    """The level of the loss, over a twentieth of the budget (or another part of it) and ten values at least."""
+    recent = loss.between(record.steps - (record.budget or record.steps) / part, record.steps)
+    return level(loss, max(10, len(recent)))
+
+
 class DivergingLoss(_OnLoss):
     """The loss is above its start, or far above what had been reached, or no longer a number.
+
+    Levels are medians over a tenth of the budget, so that neither single batches nor a rise that comes back is told.
 
     Args:
         above: the starting loss, as a factor, that the last losses exceed; 2.5 times as far where the loss of a guess
             is not known.
-        lost: rise over the least loss, in starting losses, that is a warning.
+        sure: the factor during the first `patience` of the budget, when healthy losses may rise and come back.
+        patience: share of the budget.
+        lost: rise over the least level, in losses of a guess, that is a warning.
     """
 
     id = "diverging-loss"
     source = "Ben Braiek and Khomh 2023, DeepChecker"
 
-    def __init__(self, *, above: float = 1.2, lost: float = 0.3) -> None:
-        self.above, self.lost = above, lost
+    def __init__(self, *, above: float = 1.2, sure: float = 4.0, patience: float = 0.15, lost: float = 0.3) -> None:
+        self.above, self.sure, self.patience, self.lost = above, sure, patience, lost
         self.causes = (WrongSign(), LearningRateTooHigh())
 
     def check(self, evidence: RunRecord) -> Iterable[Finding]:
@@ -209,19 +271,20 @@ class DivergingLoss(_OnLoss):
         if not len(loss):
             return
         ended = not np.isfinite(full.values[-3:]).any()
-        few = max(5, len(loss) // 20)
-        smooth = running_median(thin(loss, 100), 3)
-        now, least = level(loss, few), float(smooth.values.min())
         chance = chance_loss(evidence)
-        guess, room = max(abs(start), chance or 0.0), (self.above - 1) * (1 if chance else 2.5)
+        guess = max(abs(start), chance or 0.0)
+        blocks = thin(loss, max(2, len(loss) // self._width(evidence, loss)))
+        now, least = _now(evidence, loss), float(blocks.values.min())
+        room = (self._factor(evidence) - 1) * (1 if chance else 2.5)
         above = now > start + room * guess and now > least + room * guess
-        if not ended and not above and not now > max(2 * least, least + self.lost * guess):
+        back = max(2 * least, least + self.lost * guess)
+        if not ended and not above and not (len(blocks) >= 3 and blocks.values[-1] > back):
             return
         if ended:
             at = int(full.steps[np.flatnonzero(np.isfinite(full.values))[-1] + 1])
             said = f"is no finite number since step {at}; before, it was {now:.3g}"
         else:
-            bound = start + room * guess if above else max(2 * least, least + self.lost * guess)
+            smooth, bound = calm(loss), start + room * guess if above else back
             under = np.flatnonzero(smooth.values <= bound)
             at = int(smooth.steps[min(under[-1] + 1, len(smooth) - 1)]) if len(under) else int(loss.steps[0])
             said = f"is {now:.3g}, its start was {start:.3g} and its least {least:.3g}"
@@ -241,7 +304,16 @@ class DivergingLoss(_OnLoss):
                 "finite": not ended,
                 "plot": {"curves": ["loss", "lr"], "mark": at},
             },
-            remedy=lowered_rate(evidence, 0.1),
+            remedy=slower(evidence),
             source=self.source,
             because=because,
         )
+
+    def _width(self, record: RunRecord, loss: Curve) -> int:
+        """Losses of a level: those of a tenth of the budget."""
+        share = (record.budget or record.steps) / max(record.steps, 1)
+        return max(5, round(len(loss) * share / 10))
+
+    def _factor(self, record: RunRecord) -> float:
+        early = record.steps < self.patience * (record.budget or 0) and not record.finished
+        return self.sure if early else self.above

@@ -13,7 +13,9 @@ __all__ = [
     "chance_loss",
     "chance_score",
     "done",
+    "label_smoothing",
     "learning_rate",
+    "loss_floor",
     "lowered_rate",
     "score",
     "setting",
@@ -21,6 +23,7 @@ __all__ = [
     "training_loss",
     "training_score",
     "update_ratio",
+    "weights_left",
 ]
 
 # Names under which scores are logged, the most telling first; all of them grow as a model gets better.
@@ -64,10 +67,22 @@ def done(record: RunRecord) -> float | None:
 def chance_loss(record: RunRecord) -> float | None:
     """Cross-entropy of a classifier that looks at no image: the entropy of the class frequencies, else ln K.
 
-    None where the run is no classification, or fewer than two classes are known.
+    Labels are smoothed as the recipe says (`label_smoothing`). None where the run is no classification, or fewer than
+    two classes are known.
     """
     shares = _shares(record)
-    return None if shares is None else float(-(shares[shares > 0] * np.log(shares[shares > 0])).sum())
+    return None if shares is None else _entropy(_smoothed(shares, label_smoothing(record)))
+
+
+def label_smoothing(record: RunRecord) -> float:
+    """The share of a label that the recipe spreads evenly over all classes; 0 where it says nothing."""
+    return min(max(setting(record, "model", "label_smoothing") or 0.0, 0.0), 1.0)
+
+
+def loss_floor(record: RunRecord) -> float:
+    """The least cross-entropy there is: the entropy of a smoothed label; 0 without smoothing or known classes."""
+    shares, smoothing = _shares(record), label_smoothing(record)
+    return 0.0 if shares is None or not smoothing else _entropy(_smoothed(np.eye(len(shares))[0], smoothing))
 
 
 def chance_score(record: RunRecord) -> float | None:
@@ -84,6 +99,16 @@ def update_ratio(record: RunRecord) -> Curve:
     values = layers.values["update_ratio"][:, ~np.asarray(layers.exempt, dtype=bool)]
     known = np.isfinite(values).any(axis=1) if values.size else np.zeros(len(layers.steps), dtype=bool)
     return Curve(layers.steps[known], np.nanmedian(values[known], axis=1)) if known.any() else EMPTY
+
+
+def weights_left(record: RunRecord) -> float:
+    """The median layer's weight norm in shares of its first; infinite where it was not measured."""
+    if record.layers is None or "weight_norm" not in record.layers.values:
+        return math.inf
+    norms = record.layers.values["weight_norm"]
+    norms = norms[np.isfinite(norms).all(axis=1)]
+    norms = norms[:, (norms > 0).all(axis=0)]
+    return float(np.median(norms[-1] / norms[0])) if norms.size else math.inf
 
 
 def setting(record: RunRecord, section: str, key: str) -> float | None:
@@ -121,3 +146,11 @@ def _shares(record: RunRecord) -> np.ndarray | None:
     if len(counts) >= 2 and counts.sum() > 0:
         return counts / counts.sum()
     return np.full(len(record.classes), 1 / len(record.classes)) if len(record.classes) >= 2 else None
+
+
+def _smoothed(shares: np.ndarray, smoothing: float) -> np.ndarray:
+    return (1 - smoothing) * shares + smoothing / len(shares)
+
+
+def _entropy(shares: np.ndarray) -> float:
+    return float(-(shares[shares > 0] * np.log(shares[shares > 0])).sum())

@@ -80,9 +80,8 @@ class LossSpike(Rule[RunRecord]):
         return float(np.sort(np.abs(values[max(0, at - self.window) : at]))[-3])
 
     def _comes_back(self, values: np.ndarray, at: int) -> bool:
-        """Half of the height is lost again within twenty losses."""
-        after = values[at + 1 : at + 21]
-        return len(after) > 0 and float(after.min()) < values[at] / 2
+        """Half of the height is gone at the next loss: the batch was bad, not all that follow."""
+        return at + 1 < len(values) and float(values[at + 1]) < values[at] / 2
 
     def _batches(self, record: RunRecord, steps: list[int]) -> list[dict[str, object]]:
         """Epoch and batch of each spike, from 1 on, and what the run's facts name of it."""
