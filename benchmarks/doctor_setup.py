@@ -112,6 +112,7 @@ def recipe_of(setup: Setup) -> dict[str, dict[str, Any]]:
     optimizer, lr = setup.optimizer, setup.lr
     return {
         "optimizer": {"name": optimizer, "lr": lr, "momentum": setup.momentum, "weight_decay": setup.weight_decay},
+        "schedule": {"name": setup.schedule, "warmup": setup.warmup},
         "trainer": {
             "steps": setup.steps,
             "clip_norm": setup.clip,
@@ -129,6 +130,7 @@ _KEYS = {
     "optimizer.name": "optimizer",
     "optimizer.momentum": "momentum",
     "optimizer.weight_decay": "weight_decay",
+    "schedule.name": "schedule",
     "trainer.clip_norm": "clip",
     "trainer.steps": "steps",
     "trainer.early_stop.patience": "patience",

@@ -56,13 +56,20 @@ CAUSES: dict[str, tuple[str, ...]] = {
     "missing-non-linearity": ("underfitting",),
     # Data.
     "leak": ("near-duplicate-across-splits", "near-duplicate"),
+    "near-duplicate-across-splits": ("label-error",),
     "unshuffled": (*_TOO_LARGE, *_NOT_LEARNING, "norm-statistics-drift", "overfitting", "over-regularised"),
-    "near-duplicate": ("split-drift", "label-drift", "class-imbalance", "labels-unrelated", "overfitting"),
+    "constant-image": ("conflicting-labels", "label-error", "odd-image"),
+    "near-duplicate": (
+        *("split-drift", "label-drift", "class-imbalance", "labels-unrelated", "overfitting", "few-examples"),
+        *("class-never-predicted", "over-regularised"),
+    ),
     "conflicting-labels": ("label-error",),
-    "label-error": ("labels-unrelated", "overfitting", "cannot-overfit"),
-    "split-drift": ("labels-unrelated", "overfitting"),
-    "class-imbalance": ("class-never-predicted",),
-    "augmentation-breaks-label": ("over-regularised", "labels-unrelated", "underfitting"),
+    "label-error": (*_TOO_LARGE, *_NOT_LEARNING, "labels-unrelated", "overfitting", "over-regularised"),
+    "split-drift": ("labels-unrelated", "overfitting", "over-regularised", "norm-statistics-drift"),
+    "class-imbalance": ("class-never-predicted", "few-examples", "label-drift", "labels-unrelated", "underfitting"),
+    "augmentation-breaks-label": (
+        *(*_TOO_LARGE, *_NOT_LEARNING, "over-regularised", "labels-unrelated", "overfitting", "norm-statistics-drift"),
+    ),
     "tiny-batch-norm": (
         *("norm-statistics-drift", "oscillating-score", "one-value-norm", "learning-rate-too-high", "diverging-loss"),
     ),

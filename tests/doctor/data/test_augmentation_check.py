@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -57,6 +58,42 @@ def test_what_breaks_digits(digits, change, remedy):
         ("augmentation-breaks-label", "warning", remedy)
     ]
     assert done.findings[0].where == next(iter(remedy))
+
+
+def owned(data: Dataset, **changes):
+    return examine(
+        [AugmentationBreaksLabel()], DataEvidence(dataset=data, train=data, val=None, test=None, changes=changes)
+    )
+
+
+def test_changes_of_ones_own_that_hide_what_is_seen(digits):
+    def covered(image):
+        image[len(image) // 4 :] = 0
+        return image
+
+    (found,) = owned(digits, covered=covered).findings
+    assert (found.id, found.severity, found.where) == ("augmentation-breaks-label", "warning", "changes.covered")
+    assert found.remedy == {}
+    assert found.evidence["lost"] > 0.4
+
+
+def test_changes_of_ones_own_that_leave_enough_to_see(digits):
+    rng = np.random.default_rng(0)
+
+    def strong(image):
+        noisy = np.roll(image, rng.integers(-2, 3, 2), (0, 1)) + rng.normal(0, 30, image.shape)
+        noisy[10:17, 10:17] = 0
+        return np.clip(noisy, 0, 255).astype(np.uint8)
+
+    done = owned(digits, same=lambda image: image, strong=strong)
+    assert done.findings == []
+    assert done.passed == ("augmentation-breaks-label",)
+
+
+def test_images_that_are_hardly_known_say_nothing_of_changes(digits):
+    mixed = np.random.default_rng(0).permutation([record.label for record in digits.records])
+    records = [replace(record, label=int(label)) for record, label in zip(digits.records, mixed, strict=True)]
+    assert owned(replace(digits, records=records), black=np.zeros_like).findings == []
 
 
 def test_the_digits_recipe_is_clean(digits):

@@ -82,12 +82,24 @@ def test_pixels_of_masks_are_counted_and_the_recipe_gets_weights(evidence_of, tm
     assert examine([FewExamples()], evidence_of(records_with(5), task="semantic")).silent["few-examples"]
 
 
-def test_nine_examples_are_a_warning_and_ten_are_not(evidence_of) -> None:
+def test_nine_examples_of_most_classes_are_a_warning_and_ten_are_not(evidence_of) -> None:
     assert list(FewExamples().check(evidence_of(images_of(30, 10)))) == []
     (found,) = FewExamples().check(evidence_of(images_of(30, 9, 2, 0), classes=tuple("abcd")))
     assert (found.id, found.severity) == ("few-examples", "warning")
     assert found.evidence["counts"] == {"c": 2, "b": 9}  # none at all is another finding
     assert "'c' (2), 'b' (9)" in found.explanation
+
+
+def test_one_rare_class_is_information_and_next_to_nothing_a_warning(evidence_of) -> None:
+    """42, 30, 17 and 8 images are five to one, as a set may be; three teach nothing."""
+    (found,) = FewExamples().check(evidence_of(images_of(42, 30, 17, 8), classes=tuple("abcd")))
+    assert (found.severity, found.evidence["counts"]) == ("info", {"d": 8})
+    (found,) = FewExamples().check(evidence_of(images_of(42, 30, 17, 5), classes=tuple("abcd")))
+    assert found.severity == "info"
+    (found,) = FewExamples().check(evidence_of(images_of(42, 30, 17, 4), classes=tuple("abcd")))
+    assert found.severity == "warning"
+    (found,) = FewExamples().check(evidence_of(images_of(42, 30, 9, 9), classes=tuple("abcd")))
+    assert found.severity == "warning"
 
 
 def test_one_class_and_no_labels_are_said_to_be_lacking(evidence_of) -> None:

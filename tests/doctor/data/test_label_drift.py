@@ -50,9 +50,29 @@ def test_other_shares_are_found(evidence_of) -> None:
     assert (found.id, found.severity, found.where) == ("label-drift", "info", "data.val")
     assert found.evidence["distance"] == pytest.approx(0.2)
     assert found.evidence["p"] <= 0.005
-    (found,) = LabelDrift().check(evidence_of(images_of("train", 80, 80) + images_of("val", 70, 10)))
+    (found,) = LabelDrift().check(evidence_of(images_of("train", 80, 80) + images_of("val", 76, 4)))
     assert found.severity == "warning"
-    assert "'a' is 50.0% of the training labels and 87.5% of val" in found.explanation
+    assert found.evidence["odds"] == pytest.approx(17)  # (76.5 / 80.5) / (4.5 / 80.5)
+    assert "'b' is 50.0% of the training labels and 5.0% of val" in found.explanation
+
+
+def test_a_training_part_of_five_to_one_is_information(evidence_of) -> None:
+    """A third of the labels would have to change, but no class is outweighed by ten times."""
+    (found,) = LabelDrift().check(evidence_of(images_of("train", 400, 80) + images_of("val", 80, 80)))
+    assert (found.severity, found.evidence["distance"]) == ("info", pytest.approx(0.3333, abs=1e-4))
+    assert found.evidence["odds"] == pytest.approx(4.98, abs=0.01)
+    (found,) = LabelDrift().check(evidence_of(images_of("train", 400, 30) + images_of("val", 80, 80)))
+    assert found.severity == "warning"
+
+
+def test_copies_of_a_file_count_once(evidence_of) -> None:
+    """The rare class is listed ten times as often, as a remedy of its rarity: no other images than in validation."""
+    pictures = [np.full((6, 6), 40 + number, np.uint8) for number in range(120)]
+    records = images_of("train", 60, 60) + images_of("val", 60, 6)
+    files = pictures[:60] + pictures[60:66] * 10 + pictures[:66]
+    assert list(LabelDrift().check(evidence_of(records, files))) == []
+    files = pictures + pictures[:66]
+    assert [found.severity for found in LabelDrift().check(evidence_of(records, files))] == ["info"]
 
 
 def test_a_seventh_is_let_pass_and_so_is_what_chance_gives(evidence_of) -> None:
@@ -70,9 +90,9 @@ def test_objects_of_one_photo_are_no_independent_evidence(evidence_of) -> None:
 
 
 def test_groups_are_the_unit_and_explain_it(evidence_of) -> None:
-    few = images_of("train", 80, 80, group=20) + images_of("val", 70, 10, group=20)
+    few = images_of("train", 80, 80, group=20) + images_of("val", 76, 4, group=20)
     assert "15 labelled images" in examine([LabelDrift()], evidence_of(few)).silent["label-drift"]
-    many = images_of("train", 80, 80, group=2) + images_of("val", 70, 10, group=2)
+    many = images_of("train", 80, 80, group=2) + images_of("val", 76, 4, group=2)
     assert [found.severity for found in LabelDrift().check(evidence_of(many))] == ["info"]
 
 

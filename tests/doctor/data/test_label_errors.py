@@ -32,13 +32,33 @@ def flipped(labels, share, *, seed=1):
     return wrong, wrong != labels
 
 
-def described(features, labels, classes=None):
-    """Evidence of images with these features and labels."""
+def described(features, labels, classes=None, *, val=0, copies=1):
+    """Evidence of images with these features and labels; the last `val` are validated on, `copies` others one file."""
     names = tuple(f"class{number}" for number in range(classes or labels.max() + 1))
-    records = [Record(image=Path(f"{number}.png"), label=int(label)) for number, label in enumerate(labels)]
+    splits = ["train"] * (len(labels) - val) + ["val"] * val if val else [None] * len(labels)
+    records = [
+        Record(image=Path(f"{number}.png"), label=int(label), split=split)
+        for number, (label, split) in enumerate(zip(labels, splits, strict=True))
+    ]
     data = Dataset(records=records, classes=names, task="classification", root=Path("d"), format="image_folder")
-    scan = SimpleNamespace(readable=np.ones(len(labels), dtype=bool), features=features)
-    return SimpleNamespace(dataset=data, scan=scan)
+    scan = _scan(features, [str(n // copies if n < len(labels) - val else n) for n in range(len(labels))])
+    parts = {name: data.split(name) if val else None for name in ("train", "val")}
+    return SimpleNamespace(dataset=data, scan=scan, recipe=None, test=None, **parts)
+
+
+def _scan(features, digests):
+    """What a scan of grey noise says, but for the features."""
+    n, rng = len(features), np.random.default_rng(7)
+    fields = {"mean": (n, 3), "std": (n, 3), "sharpness": n, "entropy": n}
+    return SimpleNamespace(
+        readable=np.ones(n, dtype=bool),
+        features=features,
+        md5=digests,
+        phash=rng.integers(0, 2**63, n).astype(np.uint64),
+        thumbnails=rng.integers(0, 255, (n, 32, 32)).astype(np.uint8),
+        size=np.full((n, 2), 32),
+        **{name: rng.random(shape) for name, shape in fields.items()},
+    )
 
 
 @pytest.fixture(scope="module")
@@ -88,6 +108,48 @@ def test_classes_that_overlap_are_no_noise():
     assert min(noise.joint, noise.sure) > 0.03
     assert noise.sure_least > 0.015
     assert [one.severity for one in judged(described(features, labels)).findings if one.severity == "warning"] == []
+
+
+def likenesses(labels, *, apart):
+    """Features of classes that overlap."""
+    features = np.random.default_rng(0).normal(size=(len(labels), 12))
+    features[:, 0] += apart * labels
+    return features
+
+
+def test_labels_of_one_split_that_are_wrong_are_found_where_classes_overlap():
+    """Its own errors keep the classifier from saying how many labels are wrong, but not that splits differ in it."""
+    labels = np.random.default_rng(1).integers(0, 2, 1000)
+    features = likenesses(labels, apart=2.0)
+    wrong, planted = flipped(labels[:700], 0.2)
+    noisy = np.concatenate([wrong, labels[700:]])
+    assert [one.severity for one in judged(described(features, noisy)).findings if one.severity != "info"] == []
+    (found,) = judged(described(features, noisy, val=300)).findings
+    assert (found.id, found.severity, found.where) == ("label-error", "warning", "data.train")
+    assert found.evidence["noise"] == pytest.approx(0.2 * (1 - 2 * 0.1), abs=0.06)
+    assert found.evidence["z"] > 4
+    at = [int(Path(entry["where"]).stem) for entry in found.evidence["first"]]
+    assert max(at) < 700
+    assert planted[at].mean() >= 0.9
+    (found,) = judged(described(features[::-1].copy(), noisy[::-1].copy(), val=700)).findings
+    assert found.where == "data.val"  # the other way round
+
+
+def test_splits_that_are_as_hard_or_as_noisy_as_each_other_make_no_contrast():
+    labels = np.random.default_rng(1).integers(0, 2, 1000)
+    features = likenesses(labels, apart=2.0)
+    for share in (0.0, 0.02, 0.2):
+        given, _ = flipped(labels, share)
+        found = judged(described(features, given, val=300)).findings
+        assert [one for one in found if one.severity != "info"] == []
+
+
+def test_copies_are_looked_at_once(digits):
+    features, labels = digits
+    wrong, _ = flipped(labels, 0.3)
+    (found,) = judged(described(np.repeat(features, 3, axis=0), np.repeat(wrong, 3), copies=3)).findings
+    assert (found.severity, found.evidence["examples"]) == ("warning", len(labels))
+    assert found.evidence["noise"] == pytest.approx(0.3, rel=0.35)
 
 
 def test_features_that_tell_nothing_are_not_judged():

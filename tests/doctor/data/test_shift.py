@@ -114,6 +114,16 @@ def test_a_weaker_change_is_information(evidence_of) -> None:
     assert found.severity == "info"
 
 
+def test_a_picture_that_is_listed_many_times_is_one_picture(evidence_of) -> None:
+    """Twenty pictures four times each can be told from others by heart, but other pictures they are not."""
+    few = photos(brightness(20, 60, by=0))
+    assert list(SplitDrift().check(evidence_of(records_of(80, 60), few[:20] * 4 + few[20:]))) == []
+    (found,) = SplitDrift().check(
+        evidence_of(records_of(80, 60), few[:20] * 4 + photos(brightness(20, 60, by=60))[20:])
+    )
+    assert (found.severity, found.evidence["images"]) == ("warning", (20, 60))
+
+
 def test_groups_and_ordered_splits_differ_by_nature(evidence_of) -> None:
     (found,) = SplitDrift().check(evidence_of(records_of(60, 40, group=True), photos(brightness(60, 40, by=60))))
     assert found.severity == "info"

@@ -46,6 +46,15 @@ def test_without_a_first_step_the_factor_is_the_usual_one(record: RunRecord) -> 
     assert times(still) is None
 
 
+def test_a_rate_that_fell_too_early_asks_for_another_schedule(record: RunRecord) -> None:
+    fallen = replace(record, budget=100, lr=Curve.of(range(1, 61), [0.2] * 10 + [0.001] * 50))
+    recipe = {**RECIPE, "schedule": {"name": "step"}}
+    assert faster(replace(fallen, recipe=recipe)) == {"schedule.name": "cosine"}
+    assert "optimizer.lr" in faster(fallen)
+    later = replace(fallen, recipe=recipe, lr=Curve.of(range(1, 61), [0.2] * 50 + [0.001] * 10))
+    assert "optimizer.lr" in faster(later)
+
+
 def test_a_run_without_a_recipe_has_no_patch(record: RunRecord) -> None:
     assert slower(replace(record, recipe={})) == faster(replace(record, recipe={})) == {}
 

@@ -24,17 +24,29 @@ class Drop:
     Args:
         raw: cross-validated accuracy on the images as they are.
         augmented: on their copies, of a classifier that was trained on images and copies.
-        least: lower end of the 95 % interval of the difference.
+        chance: accuracy of always naming the most frequent class.
+        half: half the width of the 95 % interval of the difference.
     """
 
     raw: float
     augmented: float
-    least: float
+    chance: float
+    half: float
 
     @property
-    def points(self) -> float:
-        """The difference of the accuracies."""
-        return self.raw - self.augmented
+    def known(self) -> float:
+        """Share that is known of the images, of what guessing leaves to know."""
+        return (self.raw - self.chance) / (1 - self.chance)
+
+    @property
+    def lost(self) -> float:
+        """Share of what is known of the images that is not known of the copies; not for images that are not known."""
+        return (self.raw - self.augmented) / (self.raw - self.chance)
+
+    @property
+    def least(self) -> float:
+        """Lower end of the 95 % interval of `lost`."""
+        return (self.raw - self.augmented - self.half) / (self.raw - self.chance)
 
 
 def accuracy_drop(raw: np.ndarray, copies: np.ndarray, labels: np.ndarray) -> Drop:
@@ -54,8 +66,12 @@ def accuracy_drop(raw: np.ndarray, copies: np.ndarray, labels: np.ndarray) -> Dr
         model = _classifier().fit(both, np.tile(labels[train], len(copies) + 1))
         right_copies[:, test] = [model.predict(copy) == labels[test] for copy in copies[:, test]]
     difference = right - right_copies.mean(axis=0)
-    half = 1.96 * difference.std() / np.sqrt(len(labels))
-    return Drop(raw=float(right.mean()), augmented=float(right_copies.mean()), least=float(difference.mean() - half))
+    return Drop(
+        raw=float(right.mean()),
+        augmented=float(right_copies.mean()),
+        chance=float(np.unique(labels, return_counts=True)[1].max() / len(labels)),
+        half=float(1.96 * difference.std() / np.sqrt(len(labels))),
+    )
 
 
 def known_classes(raw: np.ndarray, labels: np.ndarray) -> np.ndarray:

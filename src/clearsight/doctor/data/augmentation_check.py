@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from clearsight.data.augmenting import Augmenter
+from clearsight.data.decode import read_image
 from clearsight.data.geometry import plain
 from clearsight.data.samples import SampleSet
 from clearsight.data.seeds import draws
@@ -38,6 +39,7 @@ OPERATIONS: dict[str, Any] = {
 }
 """Keys of `augment` that change one image, with the value that switches each off; mixes change the label with it."""
 
+_KNOWN = 0.5  # of what guessing leaves to know; a classifier that knows less of the images says nothing of their copies
 _TURNS = ("flip_horizontal", "flip_vertical", "rotate90", "rotate")
 
 
@@ -46,15 +48,18 @@ class AugmentationBreaksLabel(Rule[DataEvidence]):
 
     Each operation is tried alone. For classification a classifier on features of shape and colour judges. Flips and
     turns break a label where copies look like ordinary members of another class; that a classifier is worse at turned
-    images is no fault. Zoom, colour and cutout break it where a classifier that has learned from copies too does not
-    know them again. For objects, those that are gone or shrunk to a tenth of their area are counted.
+    images is no fault. Zoom, colour, cutout and changes of one's own (`DataEvidence.changes`) break it where a
+    classifier that has learned from copies too does not know them again. For objects, those that are gone or shrunk to
+    a tenth of their area are counted.
 
     Args:
         collide: share of flipped or turned images that pass for another class, above that of the images as they are,
             from which on it is a warning.
-        drop: of the accuracy by another change from which on it is a warning.
-        slack: by how much the lower end of either's 95 % interval may stay below.
-        accuracy: on the images themselves below which a classifier says nothing.
+        drop: share of what a classifier knows, beyond guessing, that another change takes from it, from which on it is
+            a warning. Shifts, noise and erased parts that train well together take up to a fifth.
+        sure: lower end of its 95 % interval that is needed.
+        slack: by how much the lower end of the interval of `collide` may stay below.
+        accuracy: on the images themselves below which a classifier says nothing of flips and turns.
         lost: share of objects gone or shrunk from which on it is a warning.
         images: that are looked at; an eighth as many for objects.
         copies: of each.
@@ -67,34 +72,39 @@ class AugmentationBreaksLabel(Rule[DataEvidence]):
         self,
         *,
         collide: float = 0.12,
-        drop: float = 0.2,
+        drop: float = 0.33,
+        sure: float = 0.2,
         slack: float = 0.05,
         accuracy: float = 0.8,
         lost: float = 0.7,
         images: int = 320,
         copies: int = 2,
     ) -> None:
-        self.collide, self.drop, self.slack, self.accuracy, self.lost = collide, drop, slack, accuracy, lost
-        self.images, self.copies = images, copies
+        self.collide, self.slack, self.accuracy = collide, slack, accuracy
+        self.drop, self.sure = drop, sure
+        self.lost, self.images, self.copies = lost, images, copies
 
     def lacks(self, evidence: DataEvidence) -> str:
         """A recipe for classes or objects with random changes, and training images."""
         recipe = evidence.recipe
-        if recipe is None or evidence.train is None or not evidence.train.records:
+        if evidence.train is None or not evidence.train.records or (recipe is None and not evidence.changes):
             return "a recipe and training images"
-        if recipe.task == "semantic" or evidence.dataset.task == "semantic":
+        if evidence.changes and evidence.dataset.task == "classification":
+            return ""
+        if recipe is None or recipe.task == "semantic" or evidence.dataset.task == "semantic":
             return "labels of images or objects"
         return "" if _active(recipe.augment) else "augmentation"
 
     def check(self, evidence: DataEvidence) -> Iterable[Finding]:
         """One finding an operation that does it alone; for objects also one for all that do it together."""
-        recipe = evidence.recipe
-        if recipe is None or evidence.train is None:
-            return []
+        recipe, classes = evidence.recipe, len(evidence.dataset.classes)
+        if evidence.dataset.task == "classification":
+            yield from self._own(evidence)
+        if recipe is None or not _active(recipe.augment):
+            return
         objects = recipe.task in ("detection", "instance")
         samples = _samples(evidence, recipe, self.images // 8 if objects else self.images)
-        classes = len(evidence.dataset.classes)
-        return self._objects(recipe, samples, classes) if objects else self._classes(recipe, samples, classes)
+        yield from self._objects(recipe, samples, classes) if objects else self._classes(recipe, samples, classes)
 
     # -------------------------------------------------------------------------------------------- classification
     def _classes(self, recipe: Recipe, samples: Sequence[Sample], classes: int) -> Iterable[Finding]:
@@ -104,50 +114,73 @@ class AugmentationBreaksLabel(Rule[DataEvidence]):
         if len(np.unique(labels)) < 2:
             return
         raw = np.stack([_describe(sample) for sample in samples])
-        if known_classes(raw, labels).mean() < self.accuracy:
-            return
+        accuracy = known_classes(raw, labels).mean()
         for key in _active(recipe.augment):
+            if key in _TURNS and accuracy < self.accuracy:
+                continue
             alone = only(recipe.augment, key)
             if key in _TURNS and key != "rotate":
                 alone = alone.model_copy(update={key: 1.0})  # of those that are turned at all
             changed = [_augmented(recipe, alone, samples, classes, epoch) for epoch in range(self.copies)]
             copies = np.stack([[_describe(sample) for sample in copy] for copy in changed])
-            yield from (
-                self._collided(key, raw, copies, labels) if key in _TURNS else self._lost(key, raw, copies, labels)
-            )
+            where, remedy = f"augment.{key}", {f"augment.{key}": OPERATIONS[key]}
+            judge = self._collided if key in _TURNS else self._lost
+            yield from judge(where, raw, copies, labels, remedy)
 
-    def _collided(self, key: str, raw: np.ndarray, copies: np.ndarray, labels: np.ndarray) -> Iterable[Finding]:
+    def _own(self, evidence: DataEvidence) -> Iterable[Finding]:
+        """Changes of one's own, of the images as they are in their files."""
+        images, labels = _read(evidence, self.images) if evidence.changes else ([], np.empty(0, np.int64))
+        if len(np.unique(labels)) < 2:
+            return
+        raw = np.stack([_shape_and_colour(image) for image in images])
+        for name, change in evidence.changes.items():
+            copies = [[_shape_and_colour(change(image.copy())) for image in images] for _ in range(self.copies)]
+            yield from self._lost(f"changes.{name}", raw, np.stack([np.stack(copy) for copy in copies]), labels, {})
+
+    def _collided(
+        self, where: str, raw: np.ndarray, copies: np.ndarray, labels: np.ndarray, remedy: dict[str, Any]
+    ) -> Iterable[Finding]:
         found = class_collisions(raw, copies, labels)
         if found.excess < self.collide or found.least < self.collide - self.slack:
             return
         text = (
-            f"{100 * found.copies:.0f} % of the images that augment.{key} changes look like ordinary images of another "
+            f"{100 * found.copies:.0f} % of the images that {where} changes look like ordinary images of another "
             f"class, of the images as they are {100 * found.raw:.0f} %: their label is then wrong; switch it off"
         )
         numbers = {"accuracy": found.accuracy, "copies": found.copies, "raw": found.raw, "least": found.least}
-        yield self._finding(key, text, {**numbers, "threshold": self.collide}, len(labels))
+        yield self._finding(where, text, {**numbers, "threshold": self.collide}, len(labels), remedy)
 
-    def _lost(self, key: str, raw: np.ndarray, copies: np.ndarray, labels: np.ndarray) -> Iterable[Finding]:
+    def _lost(
+        self, where: str, raw: np.ndarray, copies: np.ndarray, labels: np.ndarray, remedy: dict[str, Any]
+    ) -> Iterable[Finding]:
         found = accuracy_drop(raw, copies, labels)
-        if found.points < self.drop or found.least < self.drop - self.slack:
+        if found.known < _KNOWN or found.lost < self.drop or found.least < self.sure:
             return
         text = (
-            f"After augment.{key} alone a classifier knows the class of {100 * found.augmented:.0f} % of the copies, "
+            f"After {where} alone a classifier knows the class of {100 * found.augmented:.0f} % of the copies, "
             f"though it has learned from such copies too; of the images as they are it knows {100 * found.raw:.0f} %. "
             "Little of the label is left to see: make the change weaker or switch it off"
         )
-        numbers = {"accuracy": found.raw, "accuracy_of_copies": found.augmented, "least": found.least}
-        yield self._finding(key, text, {**numbers, "threshold": self.drop}, len(labels))
+        numbers = {
+            "accuracy": found.raw,
+            "accuracy_of_copies": found.augmented,
+            "guessing": found.chance,
+            "lost": found.lost,
+            "least": found.least,
+        }
+        yield self._finding(where, text, {**numbers, "threshold": self.drop}, len(labels), remedy)
 
-    def _finding(self, key: str, text: str, numbers: dict[str, float], images: int) -> Finding:
+    def _finding(
+        self, where: str, text: str, numbers: dict[str, float], images: int, remedy: dict[str, Any]
+    ) -> Finding:
         return Finding(
             id=self.id,
             severity="warning",
-            where=f"augment.{key}",
+            where=where,
             explanation=text,
             action="trains all the same",
             evidence={"row": "D10", **{name: round(value, 4) for name, value in numbers.items()}, "images": images},
-            remedy={f"augment.{key}": OPERATIONS[key]},
+            remedy=remedy,
             source=self.source,
         )
 
@@ -229,6 +262,22 @@ def _samples(evidence: DataEvidence, recipe: Recipe, most: int) -> list[Sample]:
     return found
 
 
+def _read(evidence: DataEvidence, most: int) -> tuple[list[np.ndarray], np.ndarray]:
+    """Training images `(h, w, c)` uint8 as their files have them, drawn evenly, of classes with enough; and labels."""
+    records = [record for record in (evidence.train.records if evidence.train else []) if record.label is not None]
+    images, labels = [], []
+    for at in np.sort(np.random.default_rng(0).permutation(len(records))[:most]).tolist():
+        try:
+            image = read_image(records[at].image)
+        except DataError:
+            continue  # damaged files are another rule's finding
+        images.append((image >> 8).astype(np.uint8) if image.dtype == np.uint16 else image)
+        labels.append(records[at].label)
+    found = np.array(labels, np.int64)
+    kept = np.flatnonzero(np.bincount(found, minlength=1)[found] >= FOLDS) if len(found) else found
+    return [images[position] for position in kept], found[kept]
+
+
 def _augmented(
     recipe: Recipe, augment: AugmentConfig, samples: Sequence[Sample], classes: int, seed: int
 ) -> list[Sample]:
@@ -249,8 +298,10 @@ def _augmented(
 
 def _describe(sample: Sample) -> np.ndarray:
     """Shape and colour of the whole image, without its size."""
-    image = plain(sample.image)
-    pixels = image.permute(1, 2, 0).numpy()
+    return _shape_and_colour(plain(sample.image).permute(1, 2, 0).numpy())
+
+
+def _shape_and_colour(pixels: np.ndarray) -> np.ndarray:
     if pixels.dtype == np.uint16:
         pixels = (pixels >> 8).astype(np.uint8)
     return describe_crop(pixels[..., :1] if pixels.shape[2] == 2 else pixels)[:-3]

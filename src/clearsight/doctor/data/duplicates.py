@@ -13,7 +13,7 @@ from clearsight.data.splits import find_leaks
 from clearsight.doctor.data.evidence import DataEvidence
 from clearsight.doctor.data.file_names import file_names
 from clearsight.doctor.data.picture_pairs import PicturePairs, find_picture_pairs, varied_rows
-from clearsight.doctor.data.split_rows import split_rows
+from clearsight.doctor.data.split_rows import distinct_rows, split_rows
 from clearsight.doctor.rule import Rule
 from clearsight.types import Finding
 
@@ -160,18 +160,13 @@ def _pairs(
     evidence: DataEvidence, splits: dict[str, np.ndarray], *, distance: int, similarity: float
 ) -> tuple[PicturePairs, np.ndarray]:
     """Near pairs among all splits, and the number of the split that each row lies in."""
-    scan, md5 = evidence.scan, np.array(evidence.scan.md5)
+    scan = evidence.scan
     owner = np.full(len(scan), -1)
     for number, rows in enumerate(splits.values()):
         owner[rows] = number
     # A file that lies in two splits stands in each for its copies there.
-    rows = np.concatenate([_first_of_each(varied_rows(scan, rows), md5) for rows in splits.values()])
+    rows = np.concatenate([distinct_rows(evidence, varied_rows(scan, rows)) for rows in splits.values()])
     return find_picture_pairs(scan, np.unique(rows), distance=distance, similarity=similarity), owner
-
-
-def _first_of_each(rows: np.ndarray, md5: np.ndarray) -> np.ndarray:
-    """One row of each set of files with equal bytes."""
-    return rows[np.sort(np.unique(md5[rows], return_index=True)[1])]
 
 
 def _equal_pairs(rows: np.ndarray, md5: np.ndarray) -> np.ndarray:

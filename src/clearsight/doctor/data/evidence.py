@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
 
+import numpy as np
 from torch import nn
 
 from clearsight.data.dataset import Dataset
@@ -27,6 +29,8 @@ class DataEvidence:
         recipe: what would be trained; None when only data is at hand.
         model: for strides, receptive fields and anchors; None when there is none.
         statistics: what the recipe would normalise with; None when unknown.
+        changes: name → a random change of training images that no recipe describes, as a loop of one's own makes it:
+            it takes an image `(h, w, c)` uint8 and gives a changed copy, of any size.
         progress: show a bar while images are read.
     """
 
@@ -37,6 +41,7 @@ class DataEvidence:
     recipe: Recipe | None = None
     model: nn.Module | None = None
     statistics: Statistics | None = None
+    changes: Mapping[str, Callable[[np.ndarray], np.ndarray]] = field(default_factory=dict)
     progress: bool = False
 
     @cached_property

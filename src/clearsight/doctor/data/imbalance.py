@@ -113,15 +113,22 @@ class ClassImbalance(Rule[DataEvidence]):
 class FewExamples(Rule[DataEvidence]):
     """A class has too few training examples to be learned or to be judged.
 
+    It is a warning where it is half of the classes or more, and where a class has next to nothing; one rare class of a
+    set that is large enough is information.
+
     Args:
-        examples: images, or objects, of a class that are enough. Classes without any are reported as `empty-class`.
+        examples: images, or objects, of a class that are enough; LVIS calls a class of up to ten images rare. Classes
+            without any are reported as `empty-class`.
+        hardly: examples below which a single class is a warning: the customary five shots of few-shot learning, and
+            the fewest that each of five folds can be tested on.
+        part: of the classes from which on it is a warning.
     """
 
     id = "few-examples"
-    source = "Cui et al. 2019, arXiv:1901.05555 (what a further example adds); the number is a rule of thumb"
+    source = "Gupta et al. 2019, arXiv:1908.03195 (LVIS: rare classes); Vinyals et al. 2016, arXiv:1606.04080 (5 shots)"
 
-    def __init__(self, *, examples: int = 10) -> None:
-        self.examples = examples
+    def __init__(self, *, examples: int = 10, hardly: int = 5, part: float = 0.5) -> None:
+        self.examples, self.hardly, self.part = examples, hardly, part
 
     def lacks(self, evidence: DataEvidence) -> str:
         """Examples that can be counted one by one."""
@@ -136,12 +143,14 @@ class FewExamples(Rule[DataEvidence]):
         few = sorted((count, name) for name, count in counts.items() if 0 < count < self.examples)
         if not few:
             return
+        there = sum(count > 0 for count in counts.values())
+        grave = few[0][0] < self.hardly or len(few) >= self.part * there
         unit = _unit(evidence)
         listed = ", ".join(f"{name!r} ({count})" for count, name in few[:5])
         others = f" and {len(few) - 5} more" if len(few) > 5 else ""
         yield Finding(
             id=self.id,
-            severity="warning",
+            severity="warning" if grave else "info",
             where=str(train.root),
             explanation=(
                 f"{len(few)} of {len(counts)} classes have fewer than {self.examples} training {unit}: "
@@ -153,6 +162,7 @@ class FewExamples(Rule[DataEvidence]):
                 "row": "D1",
                 "unit": unit,
                 "threshold": self.examples,
+                "warning": self.hardly,
                 "counts": {name: count for count, name in few[:_LISTED]},
                 "count": len(few),
             },

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,20 +23,27 @@ _PERMUTATIONS = 499
 
 
 class LabelDrift(Rule[DataEvidence]):
-    """The classes have other shares in another split than in training.
+    """The classes have other shares in another split than in training; copies of a file count once.
 
     Args:
         distance: `total_variation` above which it is worth saying: the share of labels that would have to change.
-        strong: above which it is a warning.
+        strong: above which it may be a warning.
+        odds: by how many times the odds of two classes must differ between the splits for that. Up to ten times one
+            class may outnumber another without harm (`class-imbalance`), so that is what a changed mixture may do, too.
         p: largest chance that a random split gives such a distance.
         images: fewest labelled images, or groups, of a split that allow a judgement.
     """
 
     id = "label-drift"
-    source = "deepchecks, label drift (threshold 0.15); a permutation test over images, or groups, in place of its own"
+    source = (
+        "deepchecks, label drift (threshold 0.15), with a permutation test over images, or groups, for its own; "
+        "Saerens et al. 2002, doi:10.1162/089976602753284446 (what changed odds do to a classifier)"
+    )
 
-    def __init__(self, *, distance: float = 0.15, strong: float = 0.3, p: float = 0.005, images: int = 15) -> None:
-        self.distance, self.strong, self.p, self.images = distance, strong, p, images
+    def __init__(
+        self, *, distance: float = 0.15, strong: float = 0.3, odds: float = 10.0, p: float = 0.005, images: int = 15
+    ) -> None:
+        self.distance, self.strong, self.odds, self.p, self.images = distance, strong, odds, p, images
 
     def lacks(self, evidence: DataEvidence) -> str:
         """Labels of two splits, of two classes."""
@@ -49,7 +57,9 @@ class LabelDrift(Rule[DataEvidence]):
         """One finding for each split that differs."""
         for name, part in (("val", evidence.val), ("test", evidence.test)):
             if evidence.train is not None and part is not None:
-                yield from self._compare(evidence, name, _units(evidence.train), _units(part))
+                yield from self._compare(
+                    evidence, name, _units(_distinct(evidence, evidence.train)), _units(_distinct(evidence, part))
+                )
 
     def _compare(self, evidence: DataEvidence, name: str, train: Ints, other: Ints) -> Iterable[Finding]:
         if min(len(train), len(other)) < self.images:
@@ -61,7 +71,8 @@ class LabelDrift(Rule[DataEvidence]):
         if p > self.p:
             return
         reason = natural_drift(evidence)
-        severity: Severity = "warning" if distance > self.strong and not reason else "info"
+        odds = _odds(train.sum(axis=0), other.sum(axis=0))
+        severity: Severity = "warning" if distance > self.strong and odds > self.odds and not reason else "info"
         shares = [counts.sum(axis=0) / counts.sum() for counts in (train, other)]
         order = np.argsort(-np.abs(shares[1] - shares[0]), kind="stable")[:_LISTED]
         worst = evidence.dataset.classes[order[0]]
@@ -81,6 +92,8 @@ class LabelDrift(Rule[DataEvidence]):
                 "distance": round(distance, 4),
                 "threshold": self.distance,
                 "warning": self.strong,
+                "odds": round(odds, 2),
+                "odds_warning": self.odds,
                 "p": p,
                 "train": {evidence.dataset.classes[k]: round(float(shares[0][k]), 4) for k in order},
                 "other": {evidence.dataset.classes[k]: round(float(shares[1][k]), 4) for k in order},
@@ -104,6 +117,12 @@ def total_variation(first: NDArray[np.generic], second: NDArray[np.generic]) -> 
     return float(np.abs(first / first.sum() - second / second.sum()).sum() / 2)
 
 
+def _odds(train: Ints, other: Ints) -> float:
+    """By how many times the odds of two classes differ at most; half an example more of each, for classes of none."""
+    change = (other + 0.5) / (train + 0.5)
+    return float(change.max() / change.min())
+
+
 def _chance(train: Ints, other: Ints) -> float:
     """Share of random splits of the same units that differ as much; units, since labels of one image go together."""
     rng = np.random.default_rng(0)
@@ -115,6 +134,16 @@ def _chance(train: Ints, other: Ints) -> float:
         drawn = both[rng.permutation(len(both))[:cut]].sum(axis=0)
         as_far += total_variation(total - drawn, drawn) >= seen - 1e-12
     return (1 + as_far) / (1 + _PERMUTATIONS)
+
+
+def _distinct(evidence: DataEvidence, part: Dataset) -> Dataset:
+    """A split with one record of each file and labels: the others add no image."""
+    digests = dict(zip((record.image for record in evidence.dataset.records), evidence.scan.md5, strict=True))
+    kept: dict[object, Record] = {}
+    for position, record in enumerate(part.records):
+        digest = digests.get(record.image)
+        kept.setdefault((digest, *_labels(record).tolist()) if digest else position, record)
+    return replace(part, records=list(kept.values()))
 
 
 def _units(part: Dataset) -> Ints:

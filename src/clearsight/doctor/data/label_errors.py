@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from typing import Any
 
@@ -14,6 +14,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedKFold, cross_val_predict
 
 from clearsight.doctor.data.evidence import DataEvidence
+from clearsight.doctor.data.label_contrast import Contrast, label_contrast, same_kind
 from clearsight.doctor.data.labelled import Labelled, condense, labelled_examples, place
 from clearsight.doctor.rule import Rule
 from clearsight.types import Finding
@@ -39,6 +40,7 @@ class Noise:
         accuracy: share of right labels that it does not contradict, if `sure` is the share of wrong ones.
         suspects: positions of labels that are likely wrong, the likeliest first; of the surest three quarters.
         score: `(n,)` quality of each label, in [0, 1].
+        doubt: `(n,)` rank of each among those that are taken for its class, in [0, 1): 0 is the surest.
     """
 
     joint: float
@@ -50,6 +52,7 @@ class Noise:
     accuracy: float
     suspects: np.ndarray
     score: np.ndarray
+    doubt: np.ndarray
 
 
 class LabelErrors(Rule[DataEvidence]):
@@ -63,6 +66,10 @@ class LabelErrors(Rule[DataEvidence]):
     Method: Northcutt et al. 2021, arXiv:1911.00068, the confident joint (section 3.1) and pruning by noise rate, with
     cleanlab. Differs: the estimate must hold where the classifier is sure, or no warning is given.
 
+    Where classes are too alike for that, splits still tell: whatever the classifier errs in, it errs in each split of
+    the same kind of images alike. Labels of a split that it contradicts more, where it is sure, are wrong by as much;
+    see `label_contrast`. Of copies of an image with one label one is looked at: the others would be known by heart.
+
     Args:
         noise: share of wrong labels from which on it is a warning.
         accuracy: of the classifier, its estimate on right labels, below which it says nothing.
@@ -70,6 +77,7 @@ class LabelErrors(Rule[DataEvidence]):
             come of the classifier.
         agreed: see `Noise`; what is below has learned too little.
         least: examples that a class needs.
+        z: standard errors that a difference between splits needs; four come by chance once in thirty thousand times.
         enough: examples that are needed in all: among fewer, chance looks like noise.
         most: examples that are looked at.
     """
@@ -84,12 +92,13 @@ class LabelErrors(Rule[DataEvidence]):
         accuracy: float = 0.8,
         even: float = 0.6,
         agreed: float = 0.6,
+        z: float = 4.0,
         least: int = 5,
         enough: int = 150,
         most: int = 10_000,
     ) -> None:
         self.noise, self.accuracy, self.even, self.agreed = noise, accuracy, even, agreed
-        self.least, self.enough, self.most = least, enough, most
+        self.z, self.least, self.enough, self.most = z, least, enough, most
 
     def lacks(self, evidence: DataEvidence) -> str:
         """Classes with enough examples, or cleanlab."""
@@ -108,16 +117,25 @@ class LabelErrors(Rule[DataEvidence]):
         classes, labels = np.unique(examples.labels, return_inverse=True)
         probabilities = out_of_sample(examples.features, labels)
         noise = estimate_noise(labels, probabilities)
-        if not len(noise.suspects) or not self._believable(noise):
-            return
-        # Half the threshold, so that a handful of odd examples in a small set is no warning.
-        noisy = min(noise.joint, noise.sure) > self.noise and noise.sure_least > self.noise / 2
         suggested = classes[probabilities.argmax(axis=1)]
-        yield Finding(
+        believable = len(noise.suspects) > 0 and self._believable(noise)
+        # Half the threshold, so that a handful of odd examples in a small set is no warning.
+        noisy = believable and min(noise.joint, noise.sure) > self.noise and noise.sure_least > self.noise / 2
+        contrast = None if noisy else self._contrast(evidence, examples, noise, suggested)
+        if contrast is not None:
+            yield self._between_splits(evidence, examples, noise, contrast, suggested)
+        elif believable:
+            yield self._general(evidence, examples, noise, suggested, noisy=noisy)
+
+    def _general(
+        self, evidence: DataEvidence, examples: Labelled, noise: Noise, suggested: np.ndarray, *, noisy: bool
+    ) -> Finding:
+        total = len(examples)
+        return Finding(
             id=self.id,
             severity="warning" if noisy else "info",
             where=str(evidence.dataset.root),
-            explanation=_explained(noise, len(labels), "images" if examples.item[0] < 0 else "objects", noisy=noisy),
+            explanation=_explained(noise, total, _unit(examples), noisy=noisy),
             action="kept",
             evidence={
                 "row": "D2",
@@ -127,9 +145,50 @@ class LabelErrors(Rule[DataEvidence]):
                 "noise_where_less_sure": round(noise.unsure, 4),
                 "threshold": self.noise,
                 "accuracy": round(noise.accuracy, 4),
-                "examples": len(labels),
+                "examples": total,
                 "suspects": len(noise.suspects),
                 "first": _listed(evidence, examples, noise, suggested),
+            },
+            source=self.source,
+        )
+
+    def _contrast(
+        self, evidence: DataEvidence, examples: Labelled, noise: Noise, suggested: np.ndarray
+    ) -> Contrast | None:
+        """What splits tell of each other's labels, among the half that is surest; None where that is nothing."""
+        contradicted = np.where(noise.doubt < 0.5, (suggested != examples.labels).astype(np.float64), np.nan)
+        found = label_contrast(evidence, examples, contradicted)
+        if found is None or found.excess <= self.noise or found.z <= self.z:
+            return None
+        return found if same_kind(evidence, examples, (found.worse, found.better)) else None
+
+    def _between_splits(
+        self, evidence: DataEvidence, examples: Labelled, noise: Noise, found: Contrast, suggested: np.ndarray
+    ) -> Finding:
+        suspects = noise.suspects[found.members[noise.suspects]]
+        worse, better = found.shares
+        return Finding(
+            id=self.id,
+            severity="warning",
+            where=f"data.{found.worse}",
+            explanation=(
+                f"Labels of {found.worse} are contradicted more than those of {found.better}: {100 * worse:.1f} % "
+                f"against {100 * better:.1f} %, where a classifier that was trained on other {_unit(examples)} is "
+                "surest. The images are of the same kind, so the labels are not: about the difference are wrong, or "
+                f"mean something else there. Look through the {len(suspects)} that it is sure of, the likeliest first"
+            ),
+            action="kept",
+            evidence={
+                "row": "D2",
+                "noise": round(found.excess, 4),
+                "split": found.worse,
+                "contradicted": [round(worse, 4), round(better, 4)],
+                "z": round(found.z, 2),
+                "threshold": self.noise,
+                "threshold_z": self.z,
+                "examples": len(examples),
+                "suspects": len(suspects),
+                "first": _listed(evidence, examples, replace(noise, suspects=suspects), suggested),
             },
             source=self.source,
         )
@@ -145,7 +204,21 @@ class LabelErrors(Rule[DataEvidence]):
         return noise.accuracy >= 0.97 or noise.uneven_most <= 0.3 * noise.sure + 0.05
 
     def _examples(self, evidence: DataEvidence) -> Labelled:
-        return labelled_examples(evidence).of_classes_with(self.least).sample(self.most).of_classes_with(self.least)
+        found = _distinct(evidence, labelled_examples(evidence))
+        return found.of_classes_with(self.least).sample(self.most).of_classes_with(self.least)
+
+
+def _distinct(evidence: DataEvidence, examples: Labelled) -> Labelled:
+    """Of images with the same bytes and label one; all objects."""
+    if not len(examples) or examples.item[0] >= 0:
+        return examples
+    pairs = [(evidence.scan.md5[row], label) for row, label in zip(examples.record, examples.labels, strict=True)]
+    first = {pair: position for position, pair in reversed(list(enumerate(pairs)))}
+    return examples.select(np.array(sorted(first.values()), np.int64))
+
+
+def _unit(examples: Labelled) -> str:
+    return "images" if examples.item[0] < 0 else "objects"
 
 
 def out_of_sample(features: np.ndarray, labels: np.ndarray) -> np.ndarray:
@@ -196,6 +269,7 @@ def estimate_noise(labels: np.ndarray, probabilities: np.ndarray) -> Noise:
         accuracy=1 - max(0.0, float(contradicted.mean()) - share) / max(1 - share, 1e-9),
         suspects=suspects[np.argsort(score[suspects], kind="stable")],
         score=score,
+        doubt=rank,
     )
 
 

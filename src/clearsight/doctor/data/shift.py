@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from clearsight.data.dataset import Dataset
 from clearsight.doctor.data.evidence import DataEvidence
 from clearsight.doctor.data.image_properties import PROPERTIES, image_properties
-from clearsight.doctor.data.split_rows import split_rows
+from clearsight.doctor.data.split_rows import distinct_rows, split_rows
 from clearsight.doctor.rule import Rule
 from clearsight.metrics.bootstrap import percentile_interval, resample_counts
 from clearsight.metrics.curves import auc_rank
@@ -30,7 +30,8 @@ class SplitDrift(Rule[DataEvidence]):
     """A classifier can tell the images of another split from the training images.
 
     Where the splits are drawn at random it cannot do better than chance. Images of one group (a patient, a film) are
-    kept together when it is trained and judged, so that it is not praised for knowing a group again.
+    kept together when it is trained and judged, so that it is not praised for knowing a group again. A picture that is
+    listed many times would be known again as well, so of copies one is looked at; `near-duplicate` names them.
 
     Args:
         auc: area under its ROC curve from which the drift is worth saying; the interval must lie above it.
@@ -60,7 +61,8 @@ class SplitDrift(Rule[DataEvidence]):
 
     def _compare(self, evidence: DataEvidence, name: str, part: Dataset | None) -> Iterable[Finding]:
         train = split_rows(evidence, evidence.train)
-        other = np.setdiff1d(split_rows(evidence, part), train)
+        other = distinct_rows(evidence, np.setdiff1d(split_rows(evidence, part), train))
+        train = distinct_rows(evidence, train)
         rng = np.random.default_rng(0)
         train, other = (rng.permutation(rows)[:_MOST] for rows in (train, other))
         units = split_units(evidence)
