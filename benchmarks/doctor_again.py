@@ -10,13 +10,12 @@ from typing import Any
 
 import numpy as np
 
-from clearsight.doctor.diagnosis import ranked
 from clearsight.doctor.run.live_rules import LiveRules
 from clearsight.doctor.run.record import Curve, LayerSeries, RunRecord
 from clearsight.doctor.run.rules import RULES
 from clearsight.doctor.watch import SHARES
 from clearsight.types import Finding
-from doctor_ours import plain
+from doctor_ours import in_order
 
 __all__ = ["again", "until"]
 
@@ -31,8 +30,7 @@ def again(row: Mapping[str, Any], records: Path) -> dict[str, Any]:
     file = records / f"{row['key']}.pkl"
     if not file.is_file():
         return dict(row)
-    kept = pickle.loads(file.read_bytes())
-    record: RunRecord = kept[0] if isinstance(kept, tuple) else kept
+    record: RunRecord = pickle.loads(file.read_bytes())
     runs = {rule.id for rule in RULES}
     told = [(one["step"], _finding(one)) for one in row["findings"] if one["kind"] or one["id"] not in runs]
     step = 0
@@ -43,11 +41,7 @@ def again(row: Mapping[str, Any], records: Path) -> dict[str, Any]:
         live.examine(lambda: until(record, step))  # noqa: B023 - called at once
     step = record.steps
     live.examine(lambda: record)
-    steps: dict[tuple[str, str], int] = {}
-    for at, finding in told:
-        steps.setdefault((finding.id, finding.where), at)
-    order = ranked([finding for _, finding in told])
-    return {**row, "findings": [plain(one, steps[one.id, one.where]) for one in order]}
+    return {**row, "findings": in_order(told)}
 
 
 def _finding(one: Mapping[str, Any]) -> Finding:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from clearsight.doctor.data.order import LabelOrder, Unshuffled
-from clearsight.doctor.diagnosis import ranked
+from clearsight.doctor.diagnosis import GRAVITY, ranked
 from clearsight.doctor.model.dependence import InputIgnored
 from clearsight.doctor.model.evidence import ModelEvidence
 from clearsight.doctor.model.gradient_check import WrongGradient
@@ -27,7 +27,7 @@ from clearsight.doctor.watch import Watch
 from clearsight.types import Finding
 from doctor_training import Bench, Looker
 
-__all__ = ["Doctor", "plain"]
+__all__ = ["Doctor", "in_order", "plain"]
 
 ORDERED = 16  # batches whose labels are looked at
 
@@ -156,11 +156,22 @@ class Doctor(Looker):
         Args:
             more: of rules on data.
         """
-        latest = {(finding.id, finding.where): finding for _, finding in self.told}
-        first: dict[tuple[str, str], int] = {}
-        for step, finding in self.told:
-            first.setdefault((finding.id, finding.where), step)
-        return [plain(one, first.get((one.id, one.where), 0)) for one in ranked([*latest.values(), *more])]
+        return in_order(self.told, more)
+
+
+def in_order(told: Sequence[tuple[int, Finding]], more: Sequence[Finding] = ()) -> list[dict[str, Any]]:
+    """Of each place the gravest finding, in the order in which they are read, with the step at which it was told first.
+
+    Args:
+        told: step and finding, as they came.
+        more: findings before the first step.
+    """
+    kept: dict[tuple[str, str], tuple[int, Finding]] = {}
+    for step, finding in (*told, *((0, one) for one in more)):
+        place = finding.id, finding.where
+        if place not in kept or GRAVITY[finding.severity] < GRAVITY[kept[place][1].severity]:
+            kept[place] = step, finding
+    return [plain(one, kept[one.id, one.where][0]) for one in ranked(finding for _, finding in kept.values())]
 
 
 def plain(finding: Finding, step: int) -> dict[str, Any]:

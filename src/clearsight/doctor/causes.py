@@ -18,7 +18,10 @@ _TOO_LARGE = ("learning-rate-too-high", *_UNSTABLE)  # what large values look li
 CAUSES: dict[str, tuple[str, ...]] = {
     # Mistakes of code, which nothing else can make good.
     "non-finite": ("diverging-loss", "loss-spike", "exploding-gradient"),
-    "loss-target-mismatch": (*_NOT_LEARNING, "initial-loss-off", "wrong-sign", "labels-unrelated", "non-finite"),
+    "loss-target-mismatch": (
+        *(*_NOT_LEARNING, *_TOO_LARGE, "initial-loss-off", "wrong-sign", "labels-unrelated", "non-finite"),
+        *("learning-rate-too-low", "overfitting", "dead-at-start"),
+    ),
     "not-in-optimizer": ("not-updated", "gradients-not-cleared", *_NOT_LEARNING, "over-regularised"),
     "gradients-not-cleared": (
         *(*_NOT_LEARNING, *_UNSTABLE, "learning-rate-too-high", "most-steps-clipped", "wrong-sign", "non-finite"),
@@ -30,19 +33,25 @@ CAUSES: dict[str, tuple[str, ...]] = {
     "softmax-before-cross-entropy": ("double-softmax", *_NOT_LEARNING, "learning-rate-too-low"),
     "double-softmax": (*_NOT_LEARNING, "learning-rate-too-low"),
     "samples-mixed": (*_NOT_LEARNING, "labels-unrelated", "overfitting", "norm-statistics-drift"),
+    "one-value-norm": ("input-ignored", "dead-at-start", "identical-units", *_NOT_LEARNING),
     "input-ignored": (
         *(*_NOT_LEARNING, "labels-unrelated", "dead-at-start", "dead-units", "learning-rate-too-low"),
         *("initial-loss-off", "vanishing-gradient", "not-updated"),
     ),
     "input-changed": (*_NOT_LEARNING, *_TOO_LARGE, "overfitting", "over-regularised", "norm-statistics-drift"),
-    "wrong-layout": ("input-not-normalised", *_NOT_LEARNING, "input-ignored", "overfitting"),
+    "wrong-layout": (
+        *("input-not-normalised", *_NOT_LEARNING, *_TOO_LARGE, "input-ignored", "overfitting", "labels-unrelated"),
+    ),
     "wrong-mode": ("norm-statistics-drift", "over-regularised", "overfitting", "oscillating-score"),
     "identical-units": (*_NOT_LEARNING, *_TOO_LARGE, "initial-loss-off", "dead-at-start", "over-regularised"),
-    "frozen-parameters": (*_NOT_LEARNING, *_TOO_LARGE, "not-updated", "double-softmax", "labels-unrelated"),
+    "frozen-parameters": (
+        *(*_NOT_LEARNING, *_TOO_LARGE, "not-updated", "double-softmax", "labels-unrelated", "learning-rate-too-low"),
+    ),
     # The start.
     "input-not-normalised": (
         *(*_NOT_LEARNING, *_TOO_LARGE, "initial-loss-off", "activation-scale", "dead-at-start", "non-finite"),
-        *("over-regularised", "vanishing-gradient", "saturated-units", "not-updated"),
+        *("over-regularised", "vanishing-gradient", "saturated-units", "not-updated", "labels-unrelated"),
+        "learning-rate-too-low",
     ),
     "normalisation-mismatch": ("input-not-normalised", *_NOT_LEARNING, *_TOO_LARGE, "initial-loss-off"),
     "activation-scale": (
@@ -86,9 +95,14 @@ CAUSES: dict[str, tuple[str, ...]] = {
     "over-regularised": (
         *("vanishing-gradient", "stuck-at-prior", "underfitting", "cannot-overfit", "learning-rate-too-low"),
         *("class-never-predicted", "plateau", "not-converged", "initial-loss-off", "dead-units"),
+        *("learning-rate-too-high", "norm-statistics-drift", "oscillating-score"),
     ),
-    "norm-statistics-drift": ("class-never-predicted", "oscillating-score", "plateau", "overfitting"),
+    "diverging-loss": ("dead-units", "stuck-at-prior", "class-never-predicted", "exploding-gradient"),
+    "norm-statistics-drift": (
+        *("class-never-predicted", "oscillating-score", "plateau", "overfitting", "labels-unrelated"),
+    ),
     "learning-rate-too-low": ("underfitting", "plateau", "not-converged", "stuck-at-prior"),
     "labels-unrelated": ("stuck-at-prior", "overfitting", "underfitting"),
+    "underfitting": ("cannot-overfit",),
 }
 """Cause → what it makes appear, in the order in which causes are believed."""

@@ -12,9 +12,9 @@ from clearsight.doctor.causes import CAUSES
 from clearsight.errors import NotFound, nearest
 from clearsight.types import Finding
 
-__all__ = ["Diagnosis", "ranked"]
+__all__ = ["GRAVITY", "Diagnosis", "ranked"]
 
-_GRAVITY = {"error": 0, "warning": 1, "info": 2}
+GRAVITY = {"error": 0, "warning": 1, "info": 2}
 
 
 def ranked(findings: Iterable[Finding]) -> list[Finding]:
@@ -32,7 +32,7 @@ def ranked(findings: Iterable[Finding]) -> list[Finding]:
     told = [replace(finding, because=_because(finding, present)) for finding in each]
     gravity = {
         finding.id: min(
-            _GRAVITY[other.severity] for other in told if other.id == finding.id or other.because == finding.id
+            GRAVITY[other.severity] for other in told if other.id == finding.id or other.because == finding.id
         )
         for finding in told
     }
@@ -41,11 +41,11 @@ def ranked(findings: Iterable[Finding]) -> list[Finding]:
     def place(finding: Finding) -> tuple[int, int, str, int, int]:
         head = finding.because or finding.id
         return (
-            gravity.get(head, _GRAVITY[finding.severity]),
+            gravity.get(head, GRAVITY[finding.severity]),
             order.get(head, len(order)),
             head,
             1 if finding.because else 0,
-            _GRAVITY[finding.severity],
+            GRAVITY[finding.severity],
         )
 
     return sorted(told, key=place)
@@ -92,7 +92,7 @@ class Diagnosis:
     @property
     def worst(self) -> str:
         """The gravest severity there is; empty without findings."""
-        return min((finding.severity for finding in self.findings), key=_GRAVITY.__getitem__, default="")
+        return min((finding.severity for finding in self.findings), key=GRAVITY.__getitem__, default="")
 
     def find(self, name: str) -> Finding:
         """A finding by its number (`F07`) or its id.

@@ -37,7 +37,7 @@ def test_sound_networks_are_quiet(sound, evidence_of):
 
 @pytest.mark.parametrize(
     ("scale", "severity"),
-    [(0.25, "warning"), (4.0, "warning"), (0.45, "warning"), (0.6, None), (1.7, None), (1.0, None)],
+    [(0.25, "warning"), (4.0, "warning"), (2.3, "warning"), (0.45, "warning"), (0.6, None), (1.7, None), (1.0, None)],
 )
 def test_drift_through_the_depth(evidence_of, scale, severity):
     findings = scale_of(evidence_of(deep(scale)))
@@ -64,10 +64,47 @@ def test_an_output_that_is_not_finite(cnn, evidence_of):
 
 def test_scales_are_those_of_the_outputs(mlp, evidence_of):
     evidence = evidence_of(mlp)
-    scales = dict(output_scales(evidence))
-    assert list(scales) == ["1", "3", "5"]
+    scales, signals = map(dict, output_scales(evidence))
+    assert list(scales) == list(signals) == ["1", "3", "5"]
     assert scales["1"] == pytest.approx(float(mlp[1](evidence.images.flatten(1)).detach().std()), rel=1e-5)
+    first = mlp[1](evidence.images.flatten(1)).detach()
+    assert signals["1"] == pytest.approx(float(first.var(0, correction=0).mean().sqrt()), rel=1e-5)
     assert not mlp[1]._forward_hooks
+
+
+@pytest.mark.parametrize(
+    ("gain", "severity"), [(0.01, "warning"), (0.1, "warning"), (0.7, None), (1.0, None), (2.0, None), (10, "warning")]
+)
+def test_weights_that_are_too_small_or_large(mlp, cnn, cnn_bn, evidence_of, gain, severity):
+    for model in (mlp, cnn):
+        for layer in model:
+            if isinstance(layer, nn.Conv2d | nn.Linear):
+                layer.weight.data *= gain  # the biases stay, and hide what is lost
+        findings = scale_of(evidence_of(model))
+        assert [one.severity for one in findings] == ([] if severity is None else [severity])
+        assert all(("differs between images" in one.explanation) == (gain < 1) for one in findings)
+    for layer in cnn_bn:
+        if isinstance(layer, nn.Conv2d):
+            layer.weight.data *= gain
+    assert scale_of(evidence_of(cnn_bn.train())) == []  # norms take it up
+
+
+def test_sigmoids_lose_the_image_from_layer_to_layer(evidence_of):
+    def net(active, depth):
+        hidden = [part for _ in range(depth) for part in (nn.Linear(64, 64), active())]
+        return nn.Sequential(nn.Flatten(), *hidden, nn.Linear(64, 10))
+
+    assert [one.severity for one in scale_of(evidence_of(net(nn.Sigmoid, 5)))] == ["warning"]
+    assert scale_of(evidence_of(net(nn.Sigmoid, 1))) == []
+    assert scale_of(evidence_of(net(nn.Tanh, 5))) == []
+    assert scale_of(evidence_of(net(nn.ReLU, 3))) == []
+
+
+def test_a_unit_that_is_silent_by_chance_is_no_drift(evidence_of):
+    model = nn.Sequential(nn.Flatten(), nn.Linear(64, 1), nn.ReLU(), nn.Linear(1, 1), nn.ReLU(), nn.Linear(1, 10))
+    model[1].weight.data.abs_()
+    model[1].bias.data.fill_(-5)
+    assert scale_of(evidence_of(model)) == []
 
 
 @pytest.mark.parametrize(("share", "severity"), [(0.1, []), (0.4, ["info"]), (0.9, ["warning"])])

@@ -5,11 +5,15 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from clearsight.doctor.model.dependence import InputIgnored, SamplesMixed
+from clearsight.doctor.model.dependence import InputIgnored, InputUnread, SamplesMixed
 
 
 def ignored(evidence):
     return list(InputIgnored().check(evidence))
+
+
+def unread(evidence):
+    return list(InputUnread().check(evidence))
 
 
 def mixed(evidence):
@@ -18,6 +22,7 @@ def mixed(evidence):
 
 def test_sound_networks_are_quiet(sound, evidence_of):
     assert mixed(evidence_of(sound)) == []
+    assert unread(evidence_of(sound)) == []
 
 
 class Blind(nn.Module):
@@ -31,17 +36,58 @@ class Blind(nn.Module):
 
 @pytest.mark.parametrize(("share", "count"), [(0.0, 1), (1.0, 0)])
 def test_an_input_that_is_not_used(evidence_of, share, count):
-    findings = ignored(evidence_of(Blind(share), number=16))
+    evidence = evidence_of(Blind(share), number=16)
+    findings = unread(evidence)
     assert len(findings) == count
     for finding in findings:
-        assert (finding.severity, finding.evidence["row"]) == ("warning", "P5")
-        assert "different labels" in finding.explanation
+        assert (finding.severity, finding.evidence["row"]) == ("error", "P5")
+        assert "drawn anew" in finding.explanation
+    assert ignored(evidence) == []  # told already, without training
+
+
+class Inside(nn.Module):
+    """A sound network around a part that drops what it is given."""
+
+    def __init__(self, net, place):
+        super().__init__()
+        self.net = net
+        layers = [one for one in net.modules() if isinstance(one, nn.Conv2d | nn.Linear)]
+        layers[place].register_forward_hook(lambda module, args, output: torch.zeros_like(output))
+
+    def forward(self, x):
+        return self.net(x)
+
+
+@pytest.mark.parametrize(("name", "place"), [("mlp", 0), ("mlp", 1), ("cnn", 0), ("cnn", 2), ("cnn_bn", 1)])
+def test_a_layer_that_forgets_what_it_was_given(request, evidence_of, name, place):
+    model = Inside(request.getfixturevalue(name), place)
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    evidence = evidence_of(model)
+    assert len(unread(evidence)) == 1
+    assert all(torch.equal(before[key], value) for key, value in model.state_dict().items())
+
+
+def test_dead_units_and_zeros_have_rules_of_their_own(mlp, cnn, cnn_bn, evidence_of):
+    """All of a layer's units are dead, or all weights are zero: nothing passes, and the code is sound."""
+    mlp[1].bias.data.fill_(-100)
+    assert unread(evidence_of(mlp)) == []
+    assert "dead units" in ignored(evidence_of(mlp, number=16))[0].explanation
+    for parameter in cnn.parameters():
+        nn.init.zeros_(parameter)
+    assert unread(evidence_of(cnn)) == []
+    nn.init.zeros_(cnn_bn[-1].weight)
+    assert unread(evidence_of(cnn_bn)) == []
+
+
+def test_dropout_does_not_hide_it(evidence_of):
+    blind = nn.Sequential(Blind(0.0), nn.Dropout(0.5), nn.Linear(10, 10))
+    assert len(unread(evidence_of(blind))) == 1
 
 
 def test_a_batch_of_one_image_again_and_again(mlp, evidence_of):
     evidence = evidence_of(mlp, number=16)
     evidence.images[:] = evidence.images[0]
-    assert "All images of the batch are the same" in ignored(evidence)[0].explanation
+    assert "16 images that were looked at are the same" in unread(evidence)[0].explanation
 
 
 class Shuffled(nn.Module):
@@ -63,7 +109,7 @@ def test_noise_in_place_of_images(evidence_of):
 
 
 def test_one_label_is_no_evidence(mlp, evidence_of):
-    evidence = evidence_of(Blind(0.0), number=16)
+    evidence = evidence_of(Shuffled(), number=16)
     evidence.targets[:] = 3
     assert ignored(evidence) == []
 
@@ -136,4 +182,5 @@ def test_integer_images(evidence_of):
 
 def test_what_they_need(mlp, evidence_of):
     assert SamplesMixed().lacks(evidence_of(mlp, number=3)) == "a batch of four images"
-    assert InputIgnored().lacks(evidence_of(mlp, number=1)) == "a batch of two images"
+    for rule in (InputIgnored(), InputUnread()):
+        assert rule.lacks(evidence_of(mlp, number=1)) == "a batch of two images"

@@ -94,3 +94,69 @@ def test_labels_that_change_nothing(mlp, evidence_of):
 
 def test_it_needs_targets(mlp, evidence_of):
     assert LossTargetMismatch().lacks(evidence_of(mlp, targets=None)) == "no targets"
+
+
+# ------------------------------------------------------------------------------------------------ own scores
+def weighted(m, x, t):
+    return F.cross_entropy(m(x), t, weight=torch.linspace(0.1, 5, 10))
+
+
+def focal(m, x, t):
+    p = F.softmax(m(x), 1)[torch.arange(len(t)), t]
+    return -((1 - p) ** 2 * p.log()).mean()
+
+
+def in_order(m, x, t):
+    """The squared distance of cumulative shares, for classes that have an order."""
+    reached = F.softmax(m(x), 1).cumsum(1)
+    return (reached - (torch.arange(10) >= t[:, None]).float()).square().sum(1).mean()
+
+
+def expected(m, x, t):
+    """Regression on the mean of the shares, as for ages."""
+    return ((F.softmax(m(x), 1) * torch.arange(10)).sum(1) - t).square().mean()
+
+
+def mixed(m, x, t):
+    return 0.3 * F.cross_entropy(m(x), t) + 0.7 * F.cross_entropy(m(x), t.flip(0))
+
+
+@pytest.mark.parametrize(
+    ("loss", "count"),
+    [
+        (lambda m, x, t: F.mse_loss(m(x)[:, 0], t.float()), 1),
+        (lambda m, x, t: F.smooth_l1_loss(m(x)[:, 0], t.float()), 1),
+        (lambda m, x, t: F.mse_loss(m(x), t.float()[:, None].expand(-1, 10)), 1),
+        (lambda m, x, t: F.l1_loss(m(x).sum(1), t.float()), 1),
+        (weighted, 0),
+        (focal, 0),
+        (in_order, 0),
+        (expected, 0),
+        (mixed, 0),
+        (lambda m, x, t: F.multi_margin_loss(m(x), t), 0),
+        (lambda m, x, t: F.mse_loss(m(x), F.one_hot(t, 10).float()), 0),
+        (lambda m, x, t: F.nll_loss(F.log_softmax(m(x) / 0.1, 1), t), 0),
+        (lambda m, x, t: F.cross_entropy(F.softmax(m(x), 1), t), 0),
+    ],
+)
+def test_ids_that_are_taken_for_numbers(sound, evidence_of, loss, count):
+    findings = found(evidence_of(sound, loss=loss))
+    assert len(findings) == count
+    for finding in findings:
+        assert "taken for numbers" in finding.explanation
+        assert 2 * finding.evidence["count"] >= finding.evidence["classes"]
+
+
+def test_one_of_two_scores_is_not_read(evidence_of):
+    model = nn.Sequential(nn.Flatten(), nn.Linear(64, 2))
+    labels = torch.arange(32) % 2
+    squared = evidence_of(model, targets=labels, loss=lambda m, x, t: F.mse_loss(m(x)[:, 0], t.float()))
+    assert found(squared)[0].evidence["unread"] == [1]
+    weights = torch.tensor([1.0, 9.0])
+    sound = evidence_of(model, targets=labels, loss=lambda m, x, t: F.cross_entropy(m(x), t, weight=weights))
+    assert found(sound) == []
+
+
+def test_large_scores_are_read(cnn, evidence_of):
+    nn.init.normal_(cnn[-1].weight, std=300.0)
+    assert found(evidence_of(cnn, loss=weighted)) == []

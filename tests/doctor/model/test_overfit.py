@@ -34,7 +34,7 @@ def test_one_probe_serves_all_rules(mlp, evidence_of):
     assert overfit(evidence, images=4).images == 4
 
 
-@pytest.mark.parametrize("smoothing", [0.1, 0.3])
+@pytest.mark.parametrize("smoothing", [0.1, 0.3, 0.6, 0.9])
 def test_smoothed_labels_leave_their_entropy(cnn_bn, evidence_of, smoothing):
     evidence = evidence_of(cnn_bn, loss=lambda m, x, t: F.cross_entropy(m(x), t, label_smoothing=smoothing))
     assert found(evidence) == []

@@ -70,9 +70,45 @@ def test_frozen_ones_ask_for_none():
     item = evidence(model)
     assert list(ParametersWithoutGradient().check(item)) == []
     (found,) = FrozenParameters().check(item)
-    assert (found.severity, found.evidence["count"]) == ("info", 3)
+    assert (found.severity, found.evidence["count"], found.evidence["untrained"]) == ("warning", 3, 3)
     (found,) = FrozenParameters().check(evidence(model.requires_grad_(False)))
     assert found.severity == "error"
+
+
+def body(*, norm) -> nn.Sequential:
+    first, second = nn.Conv2d(3, 16, 3), nn.Conv2d(16, 16, 3)
+    return nn.Sequential(first, norm(16), nn.ReLU(), second, norm(16), nn.ReLU(), nn.Flatten(), nn.Linear(12544, 4))
+
+
+def test_a_body_that_was_trained_is_frozen_on_purpose():
+    torch.manual_seed(0)
+    model, images = body(norm=nn.BatchNorm2d), torch.randn(32, 3, 32, 32)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9)
+    for _ in range(20):
+        optimizer.zero_grad()
+        F.cross_entropy(model(images), torch.arange(32) % 4).backward()
+        optimizer.step()
+    for one in list(model.children())[:-1]:
+        one.requires_grad_(False)
+    for share, expected in ((0.0, "info"), (0.9, "info")):
+        (found,) = FrozenParameters(share=share).check(evidence(model))
+        assert (found.severity, found.evidence["untrained"]) == (expected, 0)
+
+
+def test_a_small_part_may_be_random_on_purpose():
+    item = evidence(nn.Sequential(nn.Flatten(), nn.Linear(3072, 8), nn.Linear(8, 4000), nn.Linear(4000, 4)))
+    item.model[2].requires_grad_(False)
+    (found,) = FrozenParameters(share=0.7).check(item)
+    assert found.severity == "info"
+    (found,) = FrozenParameters().check(item)
+    assert found.severity == "warning"
+
+
+def test_norms_alone_say_nothing():
+    model = Net()
+    model.norm.requires_grad_(False)
+    (found,) = FrozenParameters(share=0.0).check(evidence(model))
+    assert found.severity == "info"
 
 
 # ------------------------------------------------------------------------------------------------ optimiser

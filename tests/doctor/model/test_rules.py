@@ -6,9 +6,11 @@ from clearsight.doctor.model.rules import PROBES, RULES
 
 
 def test_each_has_a_name_of_its_own_and_a_source() -> None:
-    rules = (*RULES, *PROBES)
-    assert len({rule.id for rule in rules}) == len(rules)
-    assert all(rule.source for rule in rules)
+    for rules in (RULES, PROBES):
+        assert len({rule.id for rule in rules}) == len(rules)
+        assert all(rule.source for rule in rules)
+    both = {rule.id for rule in RULES} & {rule.id for rule in PROBES}
+    assert both == {"input-ignored"}  # where it is plain, and where training has to show it
 
 
 def test_what_the_others_rely_on_comes_first() -> None:

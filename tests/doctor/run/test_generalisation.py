@@ -43,7 +43,7 @@ def test_wrong_labels_learned_by_heart(digits_run: Callable[..., RunRecord]) -> 
     (only,) = examine(RULES, run).findings
     assert (only.id, only.severity, only.remedy) == ("overfitting", "warning", {"trainer.early_stop.patience": 5})
     assert only.evidence["minimum_step"] < only.evidence["step"] < 0.7 * run.steps
-    assert only.evidence["score_gap"] >= 0.15
+    assert only.evidence["score_lost"] >= 0.03
 
 
 @pytest.mark.parametrize(
@@ -58,16 +58,26 @@ def test_clean_runs_have_none(digits_run: Callable[..., RunRecord], settings: di
     assert "warning" not in dict(found(alone)).values()
 
 
-def test_a_rise_is_sure_with_a_gap_or_a_loss_of_score() -> None:
+def test_a_rise_is_sure_where_it_costs_score() -> None:
     def rise(end: float, val: np.ndarray | float, train: float) -> list[tuple[str, str]]:
         scores = {"loss": evals(rising(end)), "accuracy": evals(val)}
         return found(record(val=scores, train={"accuracy": evals(train)}))
 
-    assert rise(0.7, 0.80, 1.0) == [("overfitting", "warning")]
-    assert rise(0.7, 0.90, 1.0) == [("overfitting", "info")]
+    assert rise(0.7, 0.80, 1.0) == [("overfitting", "info")]
     assert rise(0.53, 0.80, 1.0) == []
     assert rise(0.7, np.linspace(0.97, 0.90, 40), 1.0) == [("overfitting", "warning")]
+    assert rise(0.7, np.linspace(0.97, 0.95, 40), 1.0) == [("overfitting", "info")]
     assert rise(0.7, np.linspace(0.60, 0.80, 40), 1.0) == [("overfitting", "info")]
+    # Scores that are uncertain by five points have not lost four.
+    swings = np.linspace(0.90, 0.86, 40) + np.random.default_rng(2).normal(0, 0.05, 40)
+    assert rise(0.7, swings, 1.0) == [("overfitting", "info")]
+
+
+def test_nothing_is_said_of_the_first_third() -> None:
+    scores = {"loss": evals(rising(0.9)), "accuracy": evals(np.linspace(0.97, 0.90, 40))}
+    early = replace(record(val=scores, train={"accuracy": evals(1.0)}), finished=False, budget=1400)
+    assert "30%" in examine(RULES, early).silent["overfitting"]
+    assert found(replace(early, budget=1300)) == [("overfitting", "warning")]
 
 
 def test_where_no_score_is_known_the_rise_must_be_large() -> None:
@@ -104,10 +114,49 @@ def test_a_score_in_training_far_below_that_in_evaluation() -> None:
     def scores(val: float, train: float) -> dict[str, object]:
         return {"val": {"accuracy": evals(val)}, "train": {"accuracy": evals(train)}}
 
-    assert found(record(1.5, **scores(0.7, 0.55))) == [("over-regularised", "warning")]
-    assert found(record(1.5, **scores(0.7, 0.65))) == []
-    assert found(record(1.5, **scores(0.95, 0.5))) == []
-    assert found(record(0.2, **scores(0.7, 0.55))) == []
+    assert found(record(1.9, **scores(0.7, 0.55))) == [("over-regularised", "warning")]
+    assert found(record(1.5, **scores(0.7, 0.55))) == []
+    assert found(record(1.5, **scores(0.7, 0.40))) == [("over-regularised", "warning")]
+    assert found(record(1.9, **scores(0.7, 0.65))) == []
+    assert found(record(1.9, **scores(0.95, 0.5))) == []
+    assert found(record(0.2, **scores(0.7, 0.40))) == []
+    # At a guess, a gap is that of few images.
+    assert found(record(2.2, **scores(0.18, 0.05))) == []
+
+
+def test_images_learned_and_then_lost_have_another_cause() -> None:
+    lost = np.where(np.arange(40) < 16, 0.9, 0.45)
+    scores = {"val": {"accuracy": evals(0.7)}, "train": {"accuracy": evals(lost)}}
+    assert found(record(1.9, **scores)) == []
+
+
+def test_what_the_recipe_rules_out_is_worth_knowing_only() -> None:
+    scores = {"val": {"accuracy": evals(0.7)}, "train": {"accuracy": evals(0.4)}}
+    without = record(1.9, **scores, recipe={"model": {"dropout": 0.0, "label_smoothing": 0.0}})
+    assert found(without) == [("over-regularised", "info")]
+    (only,) = examine(RULES, replace(without, recipe={"model": {"dropout": 0.8}})).findings
+    assert (only.severity, only.remedy) == ("warning", {"model.dropout": 0.08})
+
+
+def test_labels_smoothed_until_nothing_is_left() -> None:
+    def smoothed(smoothing: float, share: float, val: float) -> list[tuple[str, str]]:
+        run = record(val={"accuracy": evals(val)}, train={"accuracy": evals(val)})
+        labels = np.r_[1 - 0.9 * smoothing, np.full(9, 0.1 * smoothing)]
+        floor = float(-(labels * np.log(labels)).sum())
+        loss = Curve.of(STEPS, floor + (np.log(10) - floor) * np.linspace(1.1, share, 400))
+        return found(replace(run, loss=loss, recipe={"model": {"label_smoothing": smoothing}}))
+
+    assert smoothed(0.98, 0.5, 0.8) == [("over-regularised", "warning")]
+    assert smoothed(0.9, 0.7, 0.8) == [("over-regularised", "warning")]
+    assert smoothed(0.9, 0.36, 0.84) == []
+    assert smoothed(0.98, 0.5, 0.95) == []
+    assert smoothed(0.1, 0.5, 0.8) == []
+
+
+def test_dropout_that_leaves_a_guess() -> None:
+    stuck = record(2.3, val={"accuracy": evals(0.14)}, train={"accuracy": evals(0.11)})
+    assert found(replace(stuck, recipe={"model": {"dropout": 0.97}})) == [("over-regularised", "warning")]
+    assert found(replace(stuck, recipe={"model": {"dropout": 0.5}})) == []
 
 
 def test_weights_decayed_away(layer_series: Callable[..., LayerSeries]) -> None:

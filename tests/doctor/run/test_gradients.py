@@ -65,6 +65,20 @@ def test_near_misses_of_vanishing(layer_series: Build, loss: Curve, first: float
     assert len(list(VanishingGradient().check(RunRecord(loss=loss, layers=layers)))) == found
 
 
+@pytest.mark.parametrize(("sound", "severity"), [(5, "warning"), (6, "info")])
+def test_a_gradient_lost_late_has_another_cause(layer_series: Build, sound: int, severity: str) -> None:
+    rows = [[0.5, 0.5, 0.5, 1.0]] * sound + [[1e-4, 0.1, 0.5, 1.0]] * (12 - sound)
+    known = RunRecord(loss=FLAT, layers=layer_series(grad_norm=rows), budget=120)
+    assert [one.severity for one in VanishingGradient().check(known)] == [severity]
+
+
+@pytest.mark.parametrize(("left", "found"), [(0.4, 0), (0.6, 1)])
+def test_weights_decayed_away_pass_no_gradient_on(layer_series: Build, left: float, found: int) -> None:
+    norms = np.linspace(1, left, 6)[:, None].repeat(4, 1)
+    layers = layer_series(grad_norm=np.tile([1e-4, 0.1, 0.5, 1.0], (6, 1)), weight_norm=norms)
+    assert len(list(VanishingGradient().check(RunRecord(loss=FLAT, layers=layers)))) == found
+
+
 def test_it_must_hold_for_three_measurements(layer_series: Build) -> None:
     weak, sound = [1e-4, 0.1, 0.5, 1.0], [0.5, 0.5, 0.5, 1.0]
     record = RunRecord(loss=FLAT, layers=layer_series(grad_norm=[weak, weak, weak, sound, weak, weak]))

@@ -32,6 +32,31 @@ def test_a_finding_is_told_once() -> None:
     assert live.findings == told
 
 
+class Rising(Rule[RunRecord]):
+    """For information above 1, a warning above 2."""
+
+    id = "rising"
+    source = ""
+
+    def check(self, evidence):
+        height = float(evidence.loss.values[-1])
+        if height > 1:
+            severity = "warning" if height > 2 else "info"
+            yield Finding(id=self.id, severity=severity, where="here", explanation=f"The loss is {height}.")
+
+
+def test_a_finding_that_becomes_graver_is_told_again() -> None:
+    told = []
+    live = LiveRules([Rising()], told.append)
+    for loss in (1.5, 1.6, 2.5, 1.5, 2.6):
+        live.examine(lambda loss=loss: record(loss))
+    assert [(finding.severity, finding.explanation) for finding in told] == [
+        ("info", "The loss is 1.5."),
+        ("warning", "The loss is 2.5."),
+    ]
+    assert live.findings == told[1:]
+
+
 def test_without_rules_no_record_is_made() -> None:
     LiveRules([]).examine(lambda: 1 / 0)
 

@@ -11,7 +11,7 @@ from sklearn.datasets import load_digits
 from torch import nn
 
 from clearsight.doctor.run.norm_statistics import DriftingNormStatistics, WrongMode
-from clearsight.doctor.run.record import LayerSeries, RunRecord
+from clearsight.doctor.run.record import Curve, LayerSeries, RunRecord
 
 Build = Callable[..., LayerSeries]
 
@@ -43,6 +43,20 @@ def test_a_momentum_too_small_leaves_the_statistics_behind(layer_series: Build, 
 def test_bounds(layer_series: Build, gap: float, ratio: float, found: int) -> None:
     layers = layer_series(bn_gap=[0.1, gap], bn_ratio=[1.0, ratio], times=12)
     assert len(list(DriftingNormStatistics().check(RunRecord(layers=layers)))) == found
+
+
+@pytest.mark.parametrize(
+    ("gap", "ratio", "val", "found"),
+    [(0.55, 1.0, 0.8, 1), (0.1, 2.1, 0.8, 1), (0.45, 1.9, 0.8, 0), (0.55, 2.1, 0.9, 0), (1.05, 1.0, 0.98, 1)],
+)
+def test_half_the_distance_counts_where_the_validation_score_lags(
+    layer_series: Build, gap: float, ratio: float, val: float, found: int
+) -> None:
+    layers = layer_series(bn_gap=[0.1, gap], bn_ratio=[1.0, ratio], times=12)
+    at = np.arange(10, 130, 10)
+    scores = [{"accuracy": Curve.of(at, np.full(12, value))} for value in (val, 1.0)]
+    findings = list(DriftingNormStatistics().check(RunRecord(layers=layers, val=scores[0], train=scores[1])))
+    assert len(findings) == found
 
 
 def test_the_first_hundred_steps_do_not_count(layer_series: Build) -> None:

@@ -52,6 +52,14 @@ def test_steps_up_and_swings_of_the_start_are_none() -> None:
     assert "oscillating-score" not in found(record(settled))
 
 
+def test_setbacks_on_the_way_up_are_none() -> None:
+    """A real run of 240 steps, imbalanced, at step 108 and at its end."""
+    rise = [0.17, 0.19, 0.4, 0.53, 0.77, 0.66, 0.81, 0.9, 0.9, 0.92, 0.95, 0.93, *(0.94,) * 8]
+    for count in range(8, 21):
+        known = RunRecord(val={"accuracy": Curve.of(12 * np.arange(1, count + 1), rise[:count])}, budget=240)
+        assert "warning" not in found(known).values()
+
+
 def test_a_plateau_is_named_from_its_first_step() -> None:
     flat = np.r_[np.linspace(0.1, 0.9, 16), np.full(24, 0.9)]
     (finding,) = examine(RULES, record(flat)).findings

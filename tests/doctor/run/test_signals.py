@@ -14,8 +14,9 @@ from clearsight.doctor.run.signals import (
     chance_loss,
     chance_score,
     done,
+    label_smoothing,
     learning_rate,
-    lowered_rate,
+    loss_floor,
     score,
     setting,
     starting_loss,
@@ -36,6 +37,19 @@ def test_a_guess_costs_the_entropy_of_the_labels() -> None:
     assert chance_loss(RunRecord(task="classification", classes=("a", "b"), class_counts=(7, 0))) == 0
     assert chance_loss(RunRecord(task="detection", classes=tuple("abcd"), class_counts=counts)) is None
     assert chance_loss(RunRecord(task="classification", classes=("a",))) is None
+
+
+def test_smoothed_labels_raise_the_least_loss_and_even_a_guess() -> None:
+    counts, shares = (50, 30, 15, 5), np.array([0.5, 0.3, 0.15, 0.05])
+    known = RunRecord(task="classification", classes=tuple("abcd"), class_counts=counts)
+    assert (label_smoothing(known), loss_floor(known)) == (0, 0)
+    smoothed = RunRecord(
+        task="classification", class_counts=counts, recipe={"model": {"label_smoothing": 0.4}}, classes=tuple("abcd")
+    )
+    assert label_smoothing(smoothed) == 0.4
+    assert loss_floor(smoothed) == pytest.approx(entropy([0.7, 0.1, 0.1, 0.1]))
+    assert chance_loss(smoothed) == pytest.approx(entropy(0.6 * shares + 0.1))
+    assert loss_floor(RunRecord(recipe={"model": {"label_smoothing": 0.4}})) == 0
 
 
 def test_scores_are_fractions_of_the_most_telling_name() -> None:
@@ -64,13 +78,11 @@ def test_how_far_a_run_is() -> None:
     assert done(RunRecord(loss=FEW, budget=120, finished=True)) == 1
 
 
-def test_rates_and_their_patches() -> None:
+def test_rates_and_settings() -> None:
     given = RunRecord(recipe={"optimizer": {"lr": 0.003, "nesterov": True}}, lr=FEW)
     assert learning_rate(given) == 0.003
-    assert lowered_rate(given, 0.1) == {"optimizer.lr": 0.0003}
     assert setting(given, "optimizer", "nesterov") is None
     assert learning_rate(RunRecord(lr=FEW)) == 0.3
-    assert lowered_rate(RunRecord(lr=FEW), 0.1) == {}
     assert setting(RunRecord(recipe={"optimizer": 3}), "optimizer", "lr") is None
 
 

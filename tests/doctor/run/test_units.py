@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ import torch
 from sklearn.datasets import load_digits
 from torch import nn
 
-from clearsight.doctor.run.record import LayerSeries, RunRecord
+from clearsight.doctor.run.record import Curve, LayerSeries, RunRecord
 from clearsight.doctor.run.units import DeadUnits, SaturatedUnits
 
 Build = Callable[..., LayerSeries]
@@ -40,10 +41,30 @@ def test_a_real_healthy_layer_is_quiet(layer_series: Build) -> None:
     assert not list(DeadUnits().check(RunRecord(layers=layer_series(inactive=[share, share]))))
 
 
-@pytest.mark.parametrize(("share", "severities"), [(0.29, []), (0.31, ["info"]), (0.49, ["info"]), (0.51, ["warning"])])
-def test_bounds_of_dead_units(layer_series: Build, share: float, severities: list[str]) -> None:
-    found = DeadUnits().check(RunRecord(layers=layer_series(inactive=[share, 0.0])))
+@pytest.mark.parametrize(
+    ("share", "low", "severities"),
+    [
+        (0.29, 2.0, []),
+        (0.31, 2.0, ["info"]),
+        (0.49, 2.0, ["info"]),
+        (0.51, 2.0, ["warning"]),
+        (0.51, 1.0, ["info"]),
+        (0.79, 1.0, ["info"]),
+        (0.81, 1.0, ["warning"]),
+    ],
+)
+def test_bounds_of_dead_units(layer_series: Build, share: float, low: float, severities: list[str]) -> None:
+    """Half of the units may be spared where the loss falls."""
+    loss = Curve.of(np.arange(1, 61), np.linspace(2.3, low, 60))
+    found = DeadUnits().check(RunRecord(loss=loss, layers=layer_series(inactive=[share, 0.0])))
     assert [one.severity for one in found] == severities
+
+
+def test_what_half_of_the_units_cost_is_seen_later(layer_series: Build) -> None:
+    loss = Curve.of(np.arange(1, 61), np.full(60, 2.3))
+    known = RunRecord(loss=loss, layers=layer_series(inactive=[0.6, 0.0]), budget=190)
+    assert not list(DeadUnits().check(known))
+    assert [one.severity for one in DeadUnits().check(replace(known, budget=170))] == ["warning"]
 
 
 def test_one_measurement_is_not_enough_and_units_may_wake(layer_series: Build) -> None:

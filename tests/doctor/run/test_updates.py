@@ -51,6 +51,14 @@ def test_frozen_layers_and_a_rate_of_zero_are_no_fault(layer_series: Build) -> N
     assert not list(NotUpdated().check(RunRecord(layers=warm, lr=rates)))
 
 
+def test_weights_too_large_for_their_steps_are_known_to_the_optimiser(layer_series: Build) -> None:
+    moved = [[0.5, 0.5]] * 2 + [[0.0, 0.01]] * 4
+    for grown, expected in ((1e6, []), (1.5, ["not-updated"])):
+        norms = [[1.0, 1.0]] + [[grown, 1.0]] * 5
+        layers = layer_series(grad_norm=[[1.0, 1.0]] * 6, update_ratio=moved, weight_norm=norms)
+        assert [one.id for one in NotUpdated().check(RunRecord(layers=layers))] == expected
+
+
 def test_growing_weights_are_told(layer_series: Build) -> None:
     rows = np.stack([np.array([10.0 * 1.6**t, 10.0, 1e-6 * 100.0**t]) for t in range(6)])
     layers = layer_series(weight_norm=rows, parameters=np.array([1000.0, 1000.0, 1000.0]))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from itertools import pairwise
+from itertools import combinations
 from statistics import median
 from typing import Any
 
@@ -16,9 +16,10 @@ from torch.nn.modules.conv import _ConvNd  # pyright: ignore[reportPrivateUsage]
 from torch.overrides import TorchFunctionMode
 
 from clearsight.doctor.model.evidence import ModelEvidence
+from clearsight.doctor.model.kinds import units
 from clearsight.doctor.model.probing import outputs_of, untouched
 from clearsight.doctor.rule import Rule
-from clearsight.types import Finding
+from clearsight.types import Finding, Severity
 
 __all__ = ["ActivationScale", "DeadAtStart"]
 
@@ -26,14 +27,19 @@ __all__ = ["ActivationScale", "DeadAtStart"]
 class ActivationScale(Rule[ModelEvidence]):
     """Outputs of layers grow or shrink from layer to layer, until gradients do.
 
-    The deviation of every convolution's and linear layer's output is followed through the depth. A drift is a median
-    ratio from one to the next beyond `ratio`, with two layers at least outside of `band`; one small layer, such as a
-    last one that is meant to start near zero, is none.
+    The deviation of every convolution's and linear layer's output is followed through the depth. A drift is a slope of
+    its logarithm (the median of the slopes between any two layers) beyond `ratio`, with two layers at least outside of
+    `band`; one small layer, such as a last one that is meant to start near zero, is none. Growth is a warning there and
+    then, as no usual initialisation grows; shrinking is one below `severe`, as PyTorch's own shrinks a little.
+
+    Where biases hide it, the part that differs between images shrinks alone: beyond `signal` and below `severe` that is
+    a warning too. PyTorch's own initialisation loses √6 a layer behind a ReLU; `signal` is twice that.
 
     Args:
         ratio: from layer to layer, either way.
         band: healthy deviations.
-        severe: deviations beyond these are a warning, as normalised or residual networks do not reach them.
+        severe: deviation below which shrinking is a warning, as normalised or residual networks do not reach it.
+        signal: ratio from layer to layer of what differs between images.
     """
 
     id = "activation-scale"
@@ -44,44 +50,68 @@ class ActivationScale(Rule[ModelEvidence]):
         *,
         ratio: float = 2.0,
         band: tuple[float, float] = (0.1, 10.0),
-        severe: tuple[float, float] = (0.01, 100.0),
+        severe: float = 0.01,
+        signal: float = 5.0,
     ) -> None:
-        self.ratio, self.band, self.severe = ratio, band, severe
+        self.ratio, self.band, self.severe, self.signal = ratio, band, severe, signal
 
     def check(self, evidence: ModelEvidence) -> Iterator[Finding]:
         """At most one finding."""
         with untouched(evidence.model), torch.no_grad():
-            scales = output_scales(evidence)
+            scales, signals = output_scales(evidence)
         broken = next((name for name, scale in scales if not math.isfinite(scale)), None)
         if broken is not None:
             yield self._finding("error", broken, scales, f"The output of {broken} is not finite before any step")
             return
-        steps = [math.log(b / a) for (_, a), (_, b) in pairwise(scales) if min(a, b) > 1e-30]
-        if len(steps) < 3:
-            return
-        drift = math.exp(median(steps))
+        found = next(self._drift(scales), None) or next(self._hidden(signals), None)
+        if found is not None:
+            yield found
+
+    def _drift(self, scales: list[tuple[str, float]]) -> Iterator[Finding]:
+        """Of whole outputs."""
+        drift = _drift_of(scales)
         rising = drift > self.ratio
         if not rising and drift >= 1 / self.ratio:
             return
-
-        def beyond(limits: tuple[float, float]) -> list[str]:
-            return [name for name, scale in scales if (scale > limits[1] if rising else scale < limits[0])]
-
-        outside = beyond(self.band)
+        low, high = self.band
+        outside = [name for name, scale in scales if (scale > high if rising else scale < low)]
         if len(outside) < 2:
             return
-        severity = "warning" if len(beyond(self.severe)) >= 2 else "info"
-        first, last = scales[0][1], scales[-1][1]
+        severe = rising or sum(scale < self.severe for _, scale in scales) >= 2
         way = "grows" if rising else "shrinks"
         yield self._finding(
-            severity,
+            "warning" if severe else "info",
             outside[0],
             scales,
-            f"The deviation of layers' outputs {way} {max(drift, 1 / drift):.1f} times a layer, from {first:.2g} in "
-            f"the first to {last:.2g} in the last; healthy networks stay between {self.band[0]:g} and {self.band[1]:g}",
+            f"The deviation of layers' outputs {way} {max(drift, 1 / drift):.1f} times a layer, from "
+            f"{scales[0][1]:.2g} in the first to {scales[-1][1]:.2g} in the last; healthy networks stay between "
+            f"{low:g} and {high:g}",
         )
 
-    def _finding(self, severity: Any, where: str, scales: list[tuple[str, float]], text: str) -> Finding:  # noqa: ANN401
+    def _hidden(self, signals: list[tuple[str, float]]) -> Iterator[Finding]:
+        """Of what differs between images, beside biases that do not."""
+        drift = _drift_of(signals)
+        low = [name for name, signal in signals if signal < self.severe]
+        if drift * self.signal < 1 and len(low) >= 2:
+            yield self._finding(
+                "warning",
+                low[0],
+                signals,
+                f"What differs between images in layers' outputs shrinks {1 / drift:.1f} times a layer, from "
+                f"{signals[0][1]:.2g} in the first to {signals[-1][1]:.2g} in the last: little more than biases "
+                f"is left; healthy networks lose up to {math.sqrt(6):.1f} times a layer",
+                threshold=self.signal,
+            )
+
+    def _finding(
+        self,
+        severity: Severity,
+        where: str,
+        scales: list[tuple[str, float]],
+        text: str,
+        *,
+        threshold: float | None = None,
+    ) -> Finding:
         return Finding(
             id=self.id,
             severity=severity,
@@ -92,25 +122,41 @@ class ActivationScale(Rule[ModelEvidence]):
                 "row": "P3",
                 "layers": {name: scale if math.isfinite(scale) else repr(scale) for name, scale in scales[:20]},
                 "count": len(scales),
-                "threshold": self.ratio,
+                "threshold": threshold or self.ratio,
             },
             source=self.source,
         )
 
 
-def output_scales(evidence: ModelEvidence) -> list[tuple[str, float]]:
+def _drift_of(scales: list[tuple[str, float]]) -> float:
+    """From layer to layer: the median of what any two say (Theil and Sen); 1 for fewer than three layers."""
+    logs = [(place, math.log(scale)) for place, (_, scale) in enumerate(scales) if 1e-30 < scale < math.inf]
+    if len(logs) < 3:
+        return 1.0
+    thin = logs[:: math.ceil(len(logs) / 200)]  # pairs are many
+    return math.exp(median((later - early) / (b - a) for (a, early), (b, later) in combinations(thin, 2)))
+
+
+def output_scales(evidence: ModelEvidence) -> tuple[list[tuple[str, float]], list[tuple[str, float]]]:
     """Deviation of the output of each convolution and linear layer at its first use, in the order of use.
+
+    The second is the deviation from image to image: of each channel at each place over the batch, the mean square of
+    all of them. It is without layers that were given one row, or have one unit, which may be off by chance.
 
     Args:
         evidence: its model is run once, in the mode it is in; call it inside `untouched`.
     """
     seen: dict[str, Tensor] = {}
+    over_batch: dict[str, Tensor] = {}
     handles = []
 
     def keep(name: str) -> Callable[[nn.Module, Any, Any], None]:
         def hook(module: nn.Module, args: object, output: object) -> None:
             if name not in seen and isinstance(output, Tensor) and output.numel() > 1:
-                seen[name] = output.detach().double().std()
+                values = output.detach().double()
+                seen[name] = values.std()
+                if output.ndim > 1 and len(output) > 1 and units(module)[1] > 1:
+                    over_batch[name] = values.var(0, correction=0).mean().sqrt()
 
         return hook
 
@@ -122,7 +168,7 @@ def output_scales(evidence: ModelEvidence) -> list[tuple[str, float]]:
     finally:
         for handle in handles:
             handle.remove()
-    return [(name, float(scale)) for name, scale in seen.items()]
+    return [(name, float(x)) for name, x in seen.items()], [(name, float(x)) for name, x in over_batch.items()]
 
 
 # ------------------------------------------------------------------------------------------------ silent units

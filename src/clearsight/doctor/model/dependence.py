@@ -10,20 +10,114 @@ from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm  # pyright: ignore[reportPrivateUsage]  # of all dimensions
 
 from clearsight.doctor.model.evidence import ModelEvidence
-from clearsight.doctor.model.overfit import Overfit, overfit
-from clearsight.doctor.model.probing import outputs_of, roughen, trained_parameters, untouched
+from clearsight.doctor.model.overfit import UNCHANGED, Overfit, overfit
+from clearsight.doctor.model.probing import outputs_of, roughen, trained_parameters, undropped, untouched
 from clearsight.doctor.rule import Rule
 from clearsight.measure.replica import tensors_in
 from clearsight.types import Finding
 
-__all__ = ["InputIgnored", "SamplesMixed"]
+__all__ = ["InputIgnored", "InputUnread", "SamplesMixed"]
+
+_DRAWS = 2  # of all parameters
+
+
+class InputUnread(Rule[ModelEvidence]):
+    """The model says the same of every image, whatever its weights are.
+
+    Outputs are compared over the batch, with the weights as they are and with all parameters drawn anew (He's rule, no
+    biases). The second tells code that drops the image from units that are dead or weights that are zero, which have
+    rules of their own (`dead-at-start`, `identical-units`): drawn anew, those let the image through.
+
+    Args:
+        images: that are compared, at most.
+    """
+
+    id = "input-ignored"
+    source = "Karpathy 2019, A recipe for training neural networks (input-independent baseline)"
+
+    def __init__(self, *, images: int = 16) -> None:
+        self.images = images
+
+    def lacks(self, evidence: ModelEvidence) -> str:
+        """Two images."""
+        return "a batch of two images" if len(evidence.images) < 2 else ""
+
+    def check(self, evidence: ModelEvidence) -> Iterator[Finding]:
+        """At most one finding."""
+        images = evidence.images[: self.images]
+        moved = input_reach(evidence, self.images)
+        if moved is None or moved > UNCHANGED:
+            return
+        if bool((images == images[:1]).all()):
+            text = f"All {len(images)} images that were looked at are the same: look at what loads them."
+        else:
+            text = (
+                f"The model says the same of {len(images)} images, with its own weights and with weights drawn anew. "
+                "Look for an input that is not used, overwritten, multiplied by zero, or averaged away."
+            )
+        yield Finding(
+            id=self.id,
+            severity="error",
+            where="model",
+            explanation=text,
+            evidence={"row": "P5", "images": len(images), "moved": moved, "threshold": UNCHANGED},
+            source=self.source,
+        )
+
+
+def input_reach(evidence: ModelEvidence, images: int) -> float | None:
+    """By how much outputs differ between images at most, relative to their size; None without a row for each image.
+
+    The largest of what the model's own weights and drawn ones give; the latter only where the former give nothing. The
+    answer is kept with the evidence, so that several rules cost one look.
+
+    Args:
+        evidence: is left as it was.
+        images: that are compared, at most.
+    """
+    known: dict[int, float | None] = vars(evidence).setdefault("_input_reach", {})
+    if images not in known:
+        with untouched(evidence.model), torch.no_grad():
+            undropped(evidence.model)
+            known[images] = _reach(evidence, evidence.images[:images])
+    return known[images]
+
+
+def _reach(evidence: ModelEvidence, images: Tensor) -> float | None:
+    most = _apart(evidence, images)
+    for seed in range(_DRAWS):
+        if most is None or most > UNCHANGED:
+            break
+        _draw(evidence, seed)
+        drawn = _apart(evidence, images)
+        most = most if drawn is None else max(most, drawn)
+    return most
+
+
+def _apart(evidence: ModelEvidence, images: Tensor) -> float | None:
+    rows = [t for t in _rows(outputs_of(evidence, images), len(images)) if t.ndim > 1 and bool(t.isfinite().all())]
+    return max((float((t - t[:1]).norm() / t.norm().clamp(min=1e-12)) for t in rows), default=None)
+
+
+def _draw(evidence: ModelEvidence, seed: int) -> None:
+    """All parameters anew: weights by He's rule, scales 1, biases 0."""
+    draws = torch.Generator().manual_seed(seed)
+    for name, parameter in evidence.model.named_parameters():
+        if not parameter.is_floating_point() or not parameter.numel():
+            continue
+        if parameter.ndim < 2:
+            parameter.fill_(0.0 if "bias" in name else 1.0)
+        else:
+            fan_in = parameter[0].numel()
+            parameter.copy_(torch.randn(parameter.shape, generator=draws) * (2 / fan_in) ** 0.5)
 
 
 class InputIgnored(Rule[ModelEvidence]):
     """A model that was trained on a few images is as good without them.
 
     It is the model of `overfit`'s probe that is asked. Where outputs are the same for every image, that is certain;
-    where a classifier's losses are no worse with swapped and with blank images (Welch's test), it is likely.
+    where a classifier's losses are no worse with swapped and with blank images (Welch's test), it is likely. What needs
+    no training to be seen is left to `InputUnread`, which runs before.
 
     Args:
         p: of Welch's one-sided test, above which losses are no worse.
@@ -45,15 +139,15 @@ class InputIgnored(Rule[ModelEvidence]):
 
     def check(self, evidence: ModelEvidence) -> Iterator[Finding]:
         """At most one finding."""
+        if any(True for _ in InputUnread().check(evidence)):
+            return
         probe = overfit(evidence, seconds=self.seconds)
-        alike = bool((evidence.images == evidence.images[:1]).all())
         facts = {"row": "P5", "images": probe.images, "moved": probe.moved}
         if probe.input_unread:
-            cause = "All images of the batch are the same: look at what loads them" if alike else "Look for"
-            rest = "" if alike else " an input that is not used, multiplied by zero, or behind dead units"
             yield self._finding(
                 f"The model says the same of {probe.images} images with different labels, even after it was trained on "
-                f"them. {cause}{rest}.",
+                "them. With weights drawn anew it does not: look for dead units, and for weights or gates that are "
+                "zero and stay so.",
                 facts,
             )
             return

@@ -27,15 +27,15 @@ class InitialLossOff(Rule[ModelEvidence]):
 
     Args:
         info: relative distance from which it is worth knowing.
-        warning: relative distance from which it is a warning; a loss that is too low stays worth knowing, as pretrained
-            weights have it.
+        warning: relative distance from which it is a warning: at twice the loss of a guess there is as much to unlearn
+            as there is to learn. A loss that is too low stays worth knowing, as pretrained weights have it.
         score: mean score of a dense detector that is worth knowing; three times as much is a warning.
     """
 
     id = "initial-loss-off"
     source = "Karpathy 2019, A recipe for training neural networks; Lin et al. 2017, arXiv:1708.02002, section 4.1"
 
-    def __init__(self, *, info: float = 0.2, warning: float = 0.5, score: float = 0.1) -> None:
+    def __init__(self, *, info: float = 0.2, warning: float = 1.0, score: float = 0.1) -> None:
         self.info, self.warning, self.score = info, warning, score
 
     def check(self, evidence: ModelEvidence) -> Iterator[Finding]:

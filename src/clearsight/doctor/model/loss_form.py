@@ -129,7 +129,7 @@ def _match_ids(loss: float, logits: Tensor, ids: Tensor) -> LossForm | None:
     if close(loss, entropy * len(known)):
         return LossForm(name="summed cross entropy", value=entropy)
     share = (loss - entropy) / (even - entropy) if abs(even - entropy) > 1e-4 else 0.0
-    return LossForm(name="cross entropy", value=loss, smoothing=share) if 5e-3 < share <= 0.5 else None
+    return LossForm(name="cross entropy", value=loss, smoothing=share) if 5e-3 < share <= 0.99 else None
 
 
 def _match_dense(loss: float, logits: Tensor, wanted: Tensor) -> LossForm | None:

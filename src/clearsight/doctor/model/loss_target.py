@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from clearsight.doctor.model.evidence import ModelEvidence
 from clearsight.doctor.model.loss_form import LossForm, find_form
@@ -19,13 +19,16 @@ from clearsight.types import Finding
 __all__ = ["LossTargetMismatch"]
 
 IGNORED = (-100, 255)  # PyTorch's cross-entropy; maps of classes
+_TRIED = 4  # other classes that a score changes places with
 
 
 class LossTargetMismatch(Rule[ModelEvidence]):
     """Labels outside the classes, targets that are no probabilities, one class alone, labels that change nothing.
 
     Targets are judged by the loss that is recognised, as the same numbers are right for one and wrong for another. One
-    value outside the classes that the loss takes without an error is an `ignore_index`.
+    value outside the classes that the loss takes without an error is an `ignore_index`. A loss that is none of the
+    usual ones is asked whether it reads the score of an image's own class: whatever its form, its value has to change
+    when that score and another change places. A regression on class ids does not notice.
 
     Args:
         tolerance: by which the probabilities of an image may miss a sum of 1.
@@ -60,6 +63,9 @@ class LossTargetMismatch(Rule[ModelEvidence]):
             yield from self._one_class(labels, logits, form)
             if form is not None:
                 yield from self._values(form, labels)
+            elif (numbers := self._own_score(evidence)) is not None:
+                yield numbers
+                return  # and of the absolute error more would be said
         yield from self._unread(evidence)
 
     def _finding(self, explanation: str, **evidence: object) -> Finding:
@@ -137,6 +143,22 @@ class LossTargetMismatch(Rule[ModelEvidence]):
                     threshold=self.tolerance,
                 )
 
+    def _own_score(self, evidence: ModelEvidence) -> Finding | None:
+        """The loss of an image of a class does not hang on the score of that class."""
+        with untouched(evidence.model):
+            asked = unread_classes(evidence, self.images)
+        if asked is None or not asked[0] or 2 * len(asked[0]) < asked[1]:
+            return None
+        unread, present = asked
+        return self._finding(
+            f"The loss stays the same, to the last digit, when an image's score of its own class is made the lowest or "
+            f"changes places with another (classes {unread[:20]}, {len(unread)} of {present} in the batch): class ids "
+            "are taken for numbers. Use a loss for classes, such as `cross_entropy(outputs, ids)`.",
+            unread=unread[:20],
+            count=len(unread),
+            classes=present,
+        )
+
     def _unread(self, evidence: ModelEvidence) -> Iterator[Finding]:
         """The loss is the same whichever image a label goes with."""
         if len(evidence.images) < 2 or not any(True for _ in tensors_in(evidence.targets)):
@@ -162,6 +184,77 @@ class LossTargetMismatch(Rule[ModelEvidence]):
                 loss=before,
                 orders=tried,
             )
+
+
+# ------------------------------------------------------------------------------------------------ own scores
+def unread_classes(evidence: ModelEvidence, most: int) -> tuple[list[int], int] | None:
+    """Classes whose images' loss does not hang on the score of that class, and how many classes the batch has.
+
+    On the way from the model to the loss, an image's score of its class is made the lowest of all, or exchanged with
+    another. A loss for classes, weighted, with a margin or an order of the classes as it may be, is another number
+    then; one that has the ids for numbers is not. None where that cannot be tried: targets that are no ids of images,
+    outputs that are no single tensor of scores, a loss that calls the model not once or not at all.
+
+    Args:
+        evidence: its weights are changed; call it inside `untouched` and `no_grad`.
+        most: images that are looked at.
+    """
+    number = min(len(evidence.images), most)
+    images, targets = subset(evidence, range(number))
+    ids = labels_of(targets)
+    if ids is None or ids.is_floating_point() or ids.shape != (number,):
+        return None
+    roughen(evidence.model)
+    swapping = _Swapping(ids)
+    handle = evidence.model.register_forward_hook(swapping)
+    try:
+        before = float(loss_of(evidence, images, targets))
+        scores = swapping.seen
+        if scores is None or swapping.calls != 1 or not math.isfinite(before):
+            return None
+        classes = scores.shape[1]
+        present = sorted({one for one in ids.tolist() if 0 <= one < classes})
+        unread = []
+        for own in present:
+            for other in (own, *[*range(own + 1, classes), *range(own)][:_TRIED]):
+                gap = (scores[:, own] - scores[:, other])[ids == own].abs()
+                if other != own and float(gap.min()) < 1e-3 * float(scores.abs().max()):
+                    continue  # nothing to exchange
+                swapping.pair = (own, other)
+                after = float(loss_of(evidence, images, targets))
+                if abs(after - before) <= 1e-6 * abs(before):
+                    unread.append(own)
+                    break
+    finally:
+        handle.remove()
+    return unread, len(present)
+
+
+class _Swapping:
+    """Exchanges two scores of the images of a class, or lowers one, and keeps the scores as they were."""
+
+    def __init__(self, ids: Tensor) -> None:
+        self.ids = ids
+        self.pair: tuple[int, int] | None = None
+        self.seen: Tensor | None = None
+        self.calls = 0
+
+    def __call__(self, module: nn.Module, args: object, output: object) -> Tensor | None:
+        self.calls += 1
+        if not isinstance(output, Tensor) or not output.is_floating_point() or output.ndim != 2:
+            return None
+        if len(output) != len(self.ids) or output.shape[1] < 2:
+            return None
+        if self.pair is None:
+            self.seen = output.detach().clone()
+            return None
+        own, other = self.pair
+        swapped = output.clone()
+        if own == other:
+            swapped[:, own] = output.min() - (output.max() - output.min()) - 1
+        else:
+            swapped[:, [own, other]] = output[:, [other, own]]
+        return torch.where((self.ids == own).unsqueeze(1), swapped, output)
 
 
 def _accepted(evidence: ModelEvidence) -> bool:

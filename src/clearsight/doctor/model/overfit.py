@@ -28,7 +28,7 @@ from clearsight.doctor.rule import Rule
 from clearsight.measure.replica import tensors_in
 from clearsight.types import Finding, Severity
 
-__all__ = ["CannotOverfit", "Overfit", "overfit"]
+__all__ = ["UNCHANGED", "CannotOverfit", "Overfit", "overfit"]
 
 RATES = (3e-3, 3e-4)  # of Adam: the first suits small networks, the second those that the first one breaks
 UNCHANGED = 1e-5  # relative movement of outputs that is rounding

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from clearsight.doctor.model.evidence import ModelEvidence
 from clearsight.doctor.model.flow import Flow
+from clearsight.doctor.model.fresh_weights import fresh_parameters
 from clearsight.doctor.rule import Rule
 from clearsight.types import Finding, Severity
 
@@ -130,10 +131,21 @@ class NotInOptimizer(Rule[ModelEvidence]):
 
 
 class FrozenParameters(Rule[ModelEvidence]):
-    """Parameters that do not learn because they are frozen: worth knowing, and an error where all are."""
+    """Parameters that do not learn because they are frozen: worth knowing, and an error where all are.
+
+    A body that was trained before is frozen on purpose. Where every frozen layer that can be judged is distributed as
+    an initialisation leaves it, it was not trained, and it is a warning.
+
+    Args:
+        share: of the model's numbers that are frozen, from which untrained ones are a warning: a small part, such as a
+            random projection, may be meant.
+    """
 
     id = "frozen-parameters"
     source = "Karpathy 2019, A recipe for training neural networks"
+
+    def __init__(self, *, share: float = 0.2) -> None:
+        self.share = share
 
     def check(self, evidence: ModelEvidence) -> Iterable[Finding]:
         """One finding for the model."""
@@ -143,17 +155,37 @@ class FrozenParameters(Rule[ModelEvidence]):
             return
         told = _told(frozen, parameters)
         everything = len(frozen) == len(parameters)
+        untrained = self._untrained(evidence, frozen) if told["share"] >= self.share else 0
+        severity: Severity
+        if everything:
+            severity, rest = "error", "Nothing is left to learn."
+        elif untrained:
+            severity = "warning"
+            rest = (
+                f"All {untrained} of them that can be judged are distributed as an initialisation leaves them, so they "
+                "were never trained: load the weights they were to have, or let them learn."
+            )
+        else:
+            severity, rest = "info", "That is right where they were trained before."
         yield Finding(
             id=self.id,
-            severity="error" if everything else "info",
+            severity=severity,
             where=frozen[0],
             explanation=(
                 f"{_listed(frozen)} do not learn (requires_grad is off): {told['share']:.1%} of the model's numbers. "
-                + ("Nothing is left to learn." if everything else "That is right where they were trained before.")
+                f"{rest}"
             ),
-            evidence={"row": "S6", **told},
+            evidence={"row": "S6", "untrained": untrained, **told},
             source=self.source,
         )
+
+    def _untrained(self, evidence: ModelEvidence, frozen: list[str]) -> int:
+        """How many frozen parameters are as they were initialised; 0 where one is not, or no weight can be judged."""
+        parameters = _parameters(evidence)
+        fresh = fresh_parameters(getattr(evidence.model, "_orig_mod", evidence.model))
+        judged = [name for name in frozen if name in fresh]
+        weights = any(parameters[name].ndim >= 2 for name in judged)
+        return len(judged) if weights and all(fresh[name] for name in judged) else 0
 
 
 # ------------------------------------------------------------------------------------------------ weight decay

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from clearsight.doctor.model.activations import ActivationScale, DeadAtStart
 from clearsight.doctor.model.batch_norm import OneValueNorm, TinyBatchNorm
-from clearsight.doctor.model.dependence import InputIgnored, SamplesMixed
+from clearsight.doctor.model.dependence import InputIgnored, InputUnread, SamplesMixed
 from clearsight.doctor.model.evidence import ModelEvidence
 from clearsight.doctor.model.gradient_check import WrongGradient
 from clearsight.doctor.model.identical_units import IdenticalUnits
 from clearsight.doctor.model.initial_loss import InitialLossOff
+from clearsight.doctor.model.input_changed import InputChanged
 from clearsight.doctor.model.input_check import InputNotNormalised, WrongLayout
 from clearsight.doctor.model.kernels import CheckerboardKernel, GriddingDilations
 from clearsight.doctor.model.loss_target import LossTargetMismatch
@@ -35,7 +36,9 @@ RULES: tuple[Rule[ModelEvidence], ...] = (
     SoftmaxBeforeCrossEntropy(),
     ParametersWithoutGradient(),
     NotInOptimizer(),
+    InputUnread(),
     SamplesMixed(),
+    InputChanged(),
     IdenticalUnits(),
     InitialLossOff(),
     ActivationScale(),

@@ -11,12 +11,16 @@ from clearsight.doctor.rule import Rule
 from clearsight.doctor.run.record import Curve, RunRecord
 from clearsight.doctor.run.signals import (
     chance_loss,
+    chance_score,
     done,
+    label_smoothing,
+    loss_floor,
     score,
     setting,
     starting_loss,
     training_loss,
     training_score,
+    weights_left,
 )
 from clearsight.doctor.run.smoothing import level, noise, running_median, slope, thin
 from clearsight.types import Finding
@@ -28,28 +32,31 @@ class Overfitting(Rule[RunRecord]):
     """The validation loss rises from its minimum, beyond its noise, while the training loss falls on.
 
     A gap alone is no fault: healthy runs have validation losses up to 180 times the training loss. Nor is a rise that
-    costs no score: a net that is nearly always right grows certain of the few images that it gets wrong. The rise is
-    a warning only where the score on training images is far above that on validation images, which has gained little
-    against the gap, or where it is well below its best; or, where no score is known, where the rise is large.
+    costs no score: a net grows ever more certain, of the images too that it gets wrong. The rise is a warning only
+    where the score on validation images is well below its best, beyond its noise; or, where no score is known, where
+    the rise is large.
 
     Args:
         rise: of the validation loss over its minimum, as a factor.
         evals: evaluations since the minimum.
-        gap: between the scores on training and validation images.
         lost: of the best validation score.
         alone: rise that is a warning where no score is known.
+        share: of the budget before which nothing is said, where a budget is known.
     """
 
     id = "overfitting"
     source = "Prechelt 1998, Early stopping - but when?; Amazon SageMaker Debugger, Overfit rule"
 
     def __init__(
-        self, *, rise: float = 1.1, evals: int = 5, gap: float = 0.15, lost: float = 0.03, alone: float = 2.0
+        self, *, rise: float = 1.1, evals: int = 5, lost: float = 0.03, alone: float = 2.0, share: float = 0.3
     ) -> None:
-        self.rise, self.evals, self.gap, self.lost, self.alone = rise, evals, gap, lost, alone
+        self.rise, self.evals, self.lost, self.alone, self.share = rise, evals, lost, alone, share
 
     def lacks(self, evidence: RunRecord) -> str:
-        """A training loss, and a validation loss of some evaluations."""
+        """A training loss, a validation loss of some evaluations, and that the run is past its start."""
+        far = done(evidence)
+        if far is not None and far < self.share:
+            return f"{self.share:.0%} of the planned steps"
         if len(training_loss(evidence).finite()) < 5:
             return "a training loss"
         found = len(evidence.val["loss"].finite()) if "loss" in evidence.val else 0
@@ -75,8 +82,8 @@ class Overfitting(Rule[RunRecord]):
             return
         sure = now >= self.alone * least
         if numbers:
-            apart = numbers.get("gap", 0.0) >= self.gap and numbers["gained"] <= numbers["gap"] / 3
-            sure = apart or numbers["lost"] >= self.lost
+            # The best of many noisy scores is some two standard deviations above their course.
+            sure = numbers["lost"] >= max(self.lost, 3 * noise(score(evidence)[1]))
         marked = int(
             val.steps[at + int(np.flatnonzero(val.values[at:] >= min(rise * least, float(val.values[at:].max())))[0])]
         )
@@ -126,80 +133,119 @@ class Overfitting(Rule[RunRecord]):
 
 
 class OverRegularised(Rule[RunRecord]):
-    """Dropout, augmentation or decay so strong that the training images themselves are not learned.
+    """Dropout, smoothing, augmentation or decay so strong that the training images themselves are not learned.
 
-    A training loss above the validation loss is natural under dropout and augmentation. It is a fault where training
-    has stopped improving, far above what the model can do: the score in training is far below the one on validation
-    images, and that one is low as well; or the weights have been decayed away.
+    A training loss above the validation loss is natural under dropout and augmentation. It is a fault where the
+    training images are not learned, from the start on: most of the loss is left and the score in training is far
+    below the one on validation images, which is low as well; or the weights have been decayed away; or smoothed
+    labels, or what dropout leaves, hardly tell classes apart. Training images that were learned and then lost have
+    another cause. Where the recipe says that nothing of the kind is switched on, the gap is worth knowing only:
+    wrong labels and empty images give it too.
 
     Args:
         share: of the budget before which nothing is said.
-        gap: between the scores on validation and training images.
+        gap: between the scores on validation and training images, where `left` of the loss is left.
+        wide: the same, where `high` of it is left.
         enough: validation score above which nothing is said.
         shrunk: weight norm, in shares of that at the start, that counts as decayed away.
+        left: share of the starting loss, or of a guess's where that is lower, above the least loss that there is.
+        high: the same.
     """
 
     id = "over-regularised"
     source = "Ben Braiek and Khomh 2023, DeepChecker"
 
-    def __init__(self, *, share: float = 0.5, gap: float = 0.1, enough: float = 0.9, shrunk: float = 0.2) -> None:
-        self.share, self.gap, self.enough, self.shrunk = share, gap, enough, shrunk
+    def __init__(
+        self,
+        *,
+        share: float = 0.65,
+        gap: float = 0.1,
+        wide: float = 0.25,
+        enough: float = 0.9,
+        shrunk: float = 0.2,
+        left: float = 0.75,
+        high: float = 0.3,
+    ) -> None:
+        self.share, self.gap, self.wide, self.enough = share, gap, wide, enough
+        self.shrunk, self.left, self.high = shrunk, left, high
 
     def lacks(self, evidence: RunRecord) -> str:
         """A training loss, scores, and that the run is past its start."""
         if len(training_loss(evidence)) < 20 or len(score(evidence)[1]) < 4:
             return "20 training losses and four validation scores"
         far = done(evidence)
-        return "" if far is not None and far >= self.share else f"{self.share:.0%} of the planned steps"
+        # Weights that are gone do not come back: no need to wait.
+        least = self.share / 2 if weights_left(evidence) < self.shrunk else self.share
+        return "" if far is not None and far >= least else f"{least:.0%} of the planned steps"
 
     def check(self, evidence: RunRecord) -> Iterable[Finding]:
         """A warning, at most one."""
-        loss, (_, curve), train = training_loss(evidence), score(evidence), training_score(evidence)
-        start, now, val = starting_loss(evidence), level(loss, max(5, len(loss) // 10)), level(curve, 3)
-        last = slope(loss.between(0.6 * evidence.steps, evidence.steps))
-        if not start > 0 or now < 0.3 * start or val >= self.enough:
+        loss, (_, curve) = training_loss(evidence), score(evidence)
+        floor, start = loss_floor(evidence), min(starting_loss(evidence), chance_loss(evidence) or math.inf)
+        now, val = level(loss, max(5, len(loss) // 10)), level(curve, 3)
+        left = (now - floor) / max(start - floor, 1e-12)
+        if not start > 0 or left < self.high or val >= self.enough:
             return
-        norms = self._weights(evidence)
-        gap = val - level(train, 3) if len(train) else 0.0
-        if -last.change > 0.05 * start and gap < 2.5 * self.gap:
-            return  # it still learns
-        if norms >= self.shrunk and gap < self.gap:
+        gap = self._gap(evidence)
+        knob, why = self._knob(evidence, left, gap)
+        if not why:
             return
-        at = int(thin(loss, 10).steps[-4]) if len(loss) else 0
-        decayed = norms < self.shrunk
-        why = f"weights shrank to {norms:.2g} of their norm" if decayed else f"the validation score is {gap:.2g} higher"
+        known = bool(knob) or not evidence.recipe
+        at, weights = int(thin(loss, 10).steps[-4]), weights_left(evidence)
+        names = {"weight_decay": "weight decay", "label_smoothing": "smoothing of labels", "dropout": "dropout"}
         yield Finding(
             id=self.id,
-            severity="warning",
+            severity="warning" if known else "info",
             where=evidence.name,
             explanation=f"The training loss stopped at {now:.3g} of {start:.3g} and the validation score at {val:.3g}; "
             f"{why}: regularisation keeps the model from learning its training images. Lower the "
-            f"{'weight decay' if decayed else 'dropout or the augmentation'}.",
+            f"{names.get(knob, 'dropout or the augmentation')}.",
             evidence={
                 "row": "T16",
                 "step": at,
                 "loss": now,
                 "score_gap": gap,
-                "weights": norms if math.isfinite(norms) else None,
+                "weights": weights if math.isfinite(weights) else None,
                 "plot": {"curves": ["loss", "val/loss"], "mark": at},
             },
-            remedy=self._remedy(evidence, decayed=decayed),
+            remedy=self._remedy(evidence, knob),
             source=self.source,
         )
 
-    def _weights(self, record: RunRecord) -> float:
-        """The median layer's weight norm in shares of its first; infinite where it was not measured."""
-        if record.layers is None or "weight_norm" not in record.layers.values:
-            return math.inf
-        norms = record.layers.values["weight_norm"]
-        norms = norms[np.isfinite(norms).all(axis=1)]
-        norms = norms[:, (norms > 0).all(axis=0)]
-        return float(np.median(norms[-1] / norms[0])) if norms.size else math.inf
+    def _gap(self, record: RunRecord) -> float:
+        """How far the training score is below the one on validation images; 0 where it has been as high before."""
+        train, (_, curve) = training_score(record), score(record)
+        if not len(train):
+            return 0.0
+        few = max(5, len(train) // 4)
+        now, best = level(train, few), float(thin(train, 10).values.max())
+        gap = level(curve, few) - now
+        blind = chance_score(record) or 0.0
+        return 0.0 if best - now >= max(self.gap, gap / 2) or level(curve, few) <= blind + self.gap else gap
 
-    def _remedy(self, record: RunRecord, *, decayed: bool) -> dict[str, float]:
-        section, key = ("optimizer", "weight_decay") if decayed else ("model", "dropout")
-        given = setting(record, section, key)
-        return {f"{section}.{key}": float(f"{given / 10:.3g}")} if given else {}
+    def _knob(self, record: RunRecord, left: float, gap: float) -> tuple[str, str]:
+        """What does it, as far as the recipe says, and how that is known; nothing where nothing does."""
+        dropout, smoothing = setting(record, "model", "dropout") or 0.0, label_smoothing(record)
+        norms = weights_left(record)
+        if norms < self.shrunk:
+            return "weight_decay", f"weights shrank to {norms:.2g} of their norm"
+        if smoothing >= 0.95 or (smoothing >= 0.5 and left >= 0.5):
+            return "label_smoothing", f"labels keep {1 - smoothing:.2g} of their certainty"
+        knob = "dropout" if dropout >= 0.3 else "label_smoothing" if smoothing >= 0.3 else ""
+        if dropout >= 0.9 and left >= 0.95:
+            return knob, f"dropout leaves {1 - dropout:.2g} of the values"
+        if gap >= self.wide or (gap >= self.gap and left >= self.left):
+            return knob, f"the validation score is {gap:.2g} above that in training"
+        return "", ""
+
+    def _remedy(self, record: RunRecord, knob: str) -> dict[str, float]:
+        section = "optimizer" if knob == "weight_decay" else "model"
+        given = setting(record, section, knob)
+        if not given:
+            return {}
+        adamw = record.recipe.get("optimizer", {}).get("name") == "adamw"
+        usual = given if knob != "weight_decay" else 1e-2 if adamw else 1e-4
+        return {f"{section}.{knob}": float(f"{min(given / 10, usual):.3g}")}
 
 
 class ClassImbalance(Rule[RunRecord]):

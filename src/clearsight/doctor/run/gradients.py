@@ -9,8 +9,9 @@ import numpy as np
 
 from clearsight.doctor.rule import Rule
 from clearsight.doctor.run.layer_values import held_since, measured, weight_layers
+from clearsight.doctor.run.rates import slower
 from clearsight.doctor.run.record import Curve, LayerSeries, RunRecord
-from clearsight.doctor.run.signals import lowered_rate, starting_loss, training_loss
+from clearsight.doctor.run.signals import starting_loss, training_loss, update_ratio, weights_left
 from clearsight.doctor.run.smoothing import level, thin
 from clearsight.types import Finding
 
@@ -43,27 +44,32 @@ def _not_learning(record: RunRecord, share: float = 0.9) -> bool:
 class VanishingGradient(Rule[RunRecord]):
     """The gradient shrinks from layer to layer on its way back, so that the first layers do not learn.
 
+    It is the net's own doing, and there from the start: a gradient that is lost in the second half of the run has died
+    with its units, and is worth knowing only. Weights that have been decayed away pass no gradient on either; that has
+    another cause and nothing is said.
+
     Args:
         ratio: gradient norm of the first quarter of the layers over that of the last below which it counts; healthy
             nets have 0.44 to 0.99.
         hopeless: the same, below which it counts although the loss falls (the last layers learn alone).
         count: measurements in a row.
+        shrunk: weight norm, in shares of that at the start, below which weights are gone.
     """
 
     id = "vanishing-gradient"
     source = "Zhang et al. 2021, AutoTrainer, ICSE 2021; Glorot and Bengio 2010"
 
-    def __init__(self, *, ratio: float = 1e-3, hopeless: float = 1e-5, count: int = 3) -> None:
-        self.ratio, self.hopeless, self.count = ratio, hopeless, count
+    def __init__(self, *, ratio: float = 1e-3, hopeless: float = 1e-5, count: int = 3, shrunk: float = 0.5) -> None:
+        self.ratio, self.hopeless, self.count, self.shrunk = ratio, hopeless, count, shrunk
 
     def lacks(self, evidence: RunRecord) -> str:
         """Gradient norms by layer."""
         return "" if measured(evidence, "grad_norm") is not None else "gradient norms by layer"
 
     def check(self, evidence: RunRecord) -> Iterable[Finding]:
-        """A warning with the layer behind which the gradient is lost."""
+        """A finding with the layer behind which the gradient is lost."""
         layers, norms = evidence.layers, measured(evidence, "grad_norm")
-        if layers is None or norms is None:
+        if layers is None or norms is None or weights_left(evidence) < self.shrunk:
             return
         columns, first, last = _ends(layers, norms)
         known = np.isfinite(first) & (last > 0)
@@ -79,7 +85,7 @@ class VanishingGradient(Rule[RunRecord]):
         where = lost[-1] if lost else layers.names[columns[0]]
         yield Finding(
             id=self.id,
-            severity="warning",
+            severity="warning" if since <= (evidence.budget or evidence.steps) / 2 else "info",
             where=where,
             explanation=f"Going back from the loss, the gradient has shrunk to {ratio[-1]:.1g} of its size when it "
             f"reaches the first layers (healthy nets keep 0.4 to 1); from {where} down nothing is learned. Use ReLU, "
@@ -171,7 +177,7 @@ class ExplodingGradient(Rule[RunRecord]):
             usual = level(Curve(record.grad_norm.steps, record.grad_norm.values).between(-1, step - 1))
             remedy = {"trainer.clip_norm": float(f"{usual:.2g}") if np.isfinite(usual) and usual > 0 else 1.0}
         elif record.recipe:
-            remedy = lowered_rate(record, 1 / 3)
+            remedy = slower(record, 1 / 3)
         return Finding(
             id=self.id,
             severity="warning",
@@ -186,15 +192,20 @@ class ExplodingGradient(Rule[RunRecord]):
 class ClippedSteps(Rule[RunRecord]):
     """Most steps are clipped: the rate no longer says how far a step goes.
 
+    For information, as transformers are trained so on purpose. It is a warning where next to nothing of the gradients
+    is left, and steps are measured to be too short for it.
+
     Args:
         share: of the steps.
+        left: share of the median norm that is left, below which it is a warning.
+        update: median ‖Δw‖ / ‖w‖ below which steps are too short; healthy runs have 0.005 to 0.03.
     """
 
     id = "most-steps-clipped"
     source = "Google 2023, Deep learning tuning playbook"
 
-    def __init__(self, *, share: float = 0.5) -> None:
-        self.share = share
+    def __init__(self, *, share: float = 0.5, left: float = 0.05, update: float = 1e-3) -> None:
+        self.share, self.left, self.update = share, left, update
 
     def lacks(self, evidence: RunRecord) -> str:
         """Gradient norms, and the norm that they are clipped to."""
@@ -203,23 +214,27 @@ class ClippedSteps(Rule[RunRecord]):
         return "" if len(evidence.grad_norm.finite()) >= 50 else "50 gradient norms"
 
     def check(self, evidence: RunRecord) -> Iterable[Finding]:
-        """An info: with clipping to 1 transformers are trained so on purpose."""
+        """At most one finding."""
         norms, bound = evidence.grad_norm.finite(), evidence.clip_norm or np.inf
-        share = float(np.mean(norms.values > bound))
-        if share > self.share:
-            yield Finding(
-                id=self.id,
-                severity="info",
-                where="trainer.clip_norm",
-                explanation=f"{share:.0%} of the steps are clipped to {bound:g} (median norm {level(norms):.3g}), so "
-                "that the learning rate alone no longer says how far a step goes. A longer warm-up, a lower rate or a "
-                "higher bound leave clipping to the exceptions.",
-                evidence={
-                    "row": "T8",
-                    "step": int(norms.steps[0]),
-                    "share": share,
-                    "threshold": self.share,
-                    "plot": {"curves": ["grad_norm"]},
-                },
-                source=self.source,
-            )
+        share, usual = float(np.mean(norms.values > bound)), level(norms)
+        if share <= self.share:
+            return
+        short = bound < self.left * usual and level(update_ratio(evidence)) < self.update
+        yield Finding(
+            id=self.id,
+            severity="warning" if short else "info",
+            where="trainer.clip_norm",
+            explanation=f"{share:.0%} of the steps are clipped to {bound:g} (median norm {usual:.3g}), so that the "
+            "learning rate alone no longer says how far a step goes. A longer warm-up, a lower rate or a higher bound "
+            "leave clipping to the exceptions.",
+            evidence={
+                "row": "T8",
+                "step": int(norms.steps[0]),
+                "share": share,
+                "threshold": self.share,
+                "usual": usual,
+                "plot": {"curves": ["grad_norm"]},
+            },
+            remedy={"trainer.clip_norm": float(f"{2 * usual:.2g}")} if short and evidence.recipe else {},
+            source=self.source,
+        )

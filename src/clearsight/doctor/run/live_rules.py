@@ -8,6 +8,7 @@ import torch
 from rich.console import Console
 from rich.markup import escape
 
+from clearsight.doctor.diagnosis import GRAVITY
 from clearsight.doctor.rule import Rule, examine
 from clearsight.doctor.run.record import RunRecord
 from clearsight.types import Finding
@@ -22,7 +23,7 @@ class LiveRules:
 
     Args:
         rules: to apply; None takes all there are.
-        on_finding: called with each finding, once for each place; in the first process only.
+        on_finding: called with each finding, once for each place and severity; in the first process only.
     """
 
     def __init__(
@@ -33,7 +34,7 @@ class LiveRules:
         self.findings: list[Finding] = []
 
     def examine(self, record: Callable[[], RunRecord]) -> None:
-        """Apply the rules; what was found before, at the same place, is not told again.
+        """Apply the rules; what was found before, at the same place, is told again only where it has become graver.
 
         Args:
             record: makes the record; not called where there is no rule.
@@ -44,11 +45,12 @@ class LiveRules:
             self._rules = RULES
         if not self._rules:
             return
-        known = {(finding.id, finding.where) for finding in self.findings}
+        known = {(finding.id, finding.where): GRAVITY[finding.severity] for finding in self.findings}
         for finding in examine(self._rules, record()).findings:
-            if (finding.id, finding.where) not in known:
-                known.add((finding.id, finding.where))
-                self.findings.append(finding)
+            place, gravity = (finding.id, finding.where), GRAVITY[finding.severity]
+            if gravity < known.get(place, len(GRAVITY)):
+                known[place] = gravity
+                self.findings = [one for one in self.findings if (one.id, one.where) != place] + [finding]
                 if is_first_process():
                     self._on_finding(finding)
 

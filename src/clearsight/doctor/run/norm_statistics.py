@@ -9,6 +9,8 @@ import numpy as np
 from clearsight.doctor.rule import Rule
 from clearsight.doctor.run.layer_values import last_rows, measured
 from clearsight.doctor.run.record import RunRecord
+from clearsight.doctor.run.signals import score, training_score
+from clearsight.doctor.run.smoothing import level
 from clearsight.types import Finding, Severity
 
 __all__ = ["DriftingNormStatistics", "WrongMode"]
@@ -17,17 +19,24 @@ __all__ = ["DriftingNormStatistics", "WrongMode"]
 class DriftingNormStatistics(Rule[RunRecord]):
     """What a batch norm uses in evaluation is far from what it uses in training, so that the scores are of another net.
 
+    Half the distance counts where the score on validation images, which the running statistics serve, is far below the
+    one in training, which the batches' own do; healthy runs past their start have 0.2 and 1.5 at most.
+
     Args:
         gap: distance of the means, in running standard deviations.
         ratio: of the variances, either way.
         count: measurements, whose median counts.
+        behind: validation score below the one in training with which `half` of both counts.
+        half: of the distance of the means, and of the logarithm of the ratio.
     """
 
     id = "norm-statistics-drift"
     source = "Wu and Johnson 2021, Rethinking 'Batch' in BatchNorm, arXiv:2105.07576"
 
-    def __init__(self, *, gap: float = 1.0, ratio: float = 4.0, count: int = 3) -> None:
-        self.gap, self.ratio, self.count = gap, ratio, count
+    def __init__(
+        self, *, gap: float = 1.0, ratio: float = 4.0, count: int = 3, behind: float = 0.15, half: float = 0.5
+    ) -> None:
+        self.gap, self.ratio, self.count, self.behind, self.half = gap, ratio, count, behind, half
 
     def lacks(self, evidence: RunRecord) -> str:
         """Statistics of batch norms, some time after the start."""
@@ -44,10 +53,13 @@ class DriftingNormStatistics(Rule[RunRecord]):
         columns = np.flatnonzero(np.isfinite(last_rows(gaps, 1)[0]))
         gap = np.median(last_rows(gaps, self.count)[:, columns], axis=0)
         spread = np.exp(np.abs(np.log(np.median(last_rows(ratios, self.count)[:, columns], axis=0).clip(1e-9))))
-        far = np.flatnonzero((gap > self.gap) | (spread > self.ratio))
+        costs = level(training_score(evidence), 5) - level(score(evidence)[1], 3) >= self.behind
+        share = self.half if costs else 1.0
+        most, widest = self.gap * share, self.ratio**share
+        far = np.flatnonzero((gap > most) | (spread > widest))
         if not len(far):
             return
-        worst = far[np.argmax(np.maximum(gap[far] / self.gap, spread[far] / self.ratio))]
+        worst = far[np.argmax(np.maximum(gap[far] / most, spread[far] / widest))]
         names = [layers.names[columns[at]] for at in far]
         yield Finding(
             id=self.id,
@@ -62,7 +74,7 @@ class DriftingNormStatistics(Rule[RunRecord]):
                 "step": int(layers.steps[-1]),
                 "gap": float(gap[worst]),
                 "ratio": float(spread[worst]),
-                "threshold": {"gap": self.gap, "ratio": self.ratio},
+                "threshold": {"gap": most, "ratio": widest},
                 "layers": names[:20],
                 "count": len(names),
                 "plot": {"layers": "bn_gap", "names": names[:20]},

@@ -7,8 +7,9 @@ from collections.abc import Iterable
 import numpy as np
 
 from clearsight.doctor.rule import Rule
+from clearsight.doctor.run.rates import slower
 from clearsight.doctor.run.record import Curve, RunRecord
-from clearsight.doctor.run.signals import done, lowered_rate, score
+from clearsight.doctor.run.signals import done, score
 from clearsight.doctor.run.smoothing import noise, running_median
 from clearsight.types import Finding
 
@@ -18,13 +19,14 @@ __all__ = ["Oscillation", "Plateau"]
 class Oscillation(Rule[RunRecord]):
     """The validation score turns about, up and down, by several points between evaluations.
 
-    A step up while the model learns is no swing: a swing is a change against the one before it.
+    A step up while the model learns is no swing: a swing is a change against the one before it. Single setbacks on the
+    way up are natural; they are looked for after the first fifth of the planned run.
 
     Args:
         points: size of a swing.
         often: share of the evaluations that are swings, for information.
         strong: size of the swings that are a warning.
-        evals: fewest evaluations after the first fifth of the run.
+        evals: fewest evaluations after the first fifth of the planned run.
     """
 
     id = "oscillating-score"
@@ -49,7 +51,7 @@ class Oscillation(Rule[RunRecord]):
             return
         size = float(np.median(back[swings]))
         name, at = score(evidence)[0], int(curve.steps[swings[0] + 1])
-        wide = np.mean(back >= self.strong) >= self.often
+        wide = np.mean(back >= self.strong) >= self.often and np.sum(back >= self.strong) >= 2
         yield Finding(
             id=self.id,
             severity="warning" if wide else "info",
@@ -65,13 +67,13 @@ class Oscillation(Rule[RunRecord]):
                 "threshold": self.points,
                 "plot": {"curves": [f"val/{name}"], "mark": at},
             },
-            remedy=lowered_rate(evidence, 0.3),
+            remedy=slower(evidence, 0.3),
             source=self.source,
         )
 
     def _settled(self, record: RunRecord) -> Curve:
         curve = score(record)[1]
-        return curve.between(record.steps / 5, record.steps)
+        return curve.between((record.budget or record.steps) / 5, record.steps)
 
 
 class Plateau(Rule[RunRecord]):

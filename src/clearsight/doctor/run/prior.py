@@ -10,12 +10,13 @@ import numpy as np
 from clearsight.doctor.rule import Rule
 from clearsight.doctor.run.divergence import LearningRateTooHigh
 from clearsight.doctor.run.generalisation import ClassImbalance
+from clearsight.doctor.run.rates import faster, slower
 from clearsight.doctor.run.record import Curve, RunRecord
 from clearsight.doctor.run.signals import (
     chance_loss,
     chance_score,
     done,
-    lowered_rate,
+    loss_floor,
     score,
     starting_loss,
     training_loss,
@@ -30,6 +31,9 @@ __all__ = ["ClassNeverPredicted", "DoubleSoftmax", "LabelsUnrelated", "StuckAtPr
 
 class StuckAtPrior(Rule[RunRecord]):
     """The training loss of a classifier is where class frequencies alone would put it, and does not leave.
+
+    Losses are counted from the least there is, which smoothed labels put close to that of a guess. A model that is
+    right on half of what a guess gets wrong is not stuck, whatever its loss.
 
     Args:
         share: of the budget before which nothing is said.
@@ -55,14 +59,17 @@ class StuckAtPrior(Rule[RunRecord]):
             return
         last = loss.between(evidence.steps / 2, evidence.steps)
         blocks = thin(last, 8).values
-        if len(blocks) < 4 or np.abs(blocks / guess - 1).max() > self.within:
+        room = guess - loss_floor(evidence)
+        if len(blocks) < 4 or np.abs(blocks - guess).max() > self.within * room:
             return
-        half = len(blocks) // 2
-        if np.median(blocks[:half]) - np.median(blocks[half:]) > self.flat * guess:
+        half, blind = len(blocks) // 2, chance_score(evidence) or 0.0
+        if np.median(blocks[:half]) - np.median(blocks[half:]) > self.flat * room:
+            return
+        if level(training_score(evidence), 5) > (1 + blind) / 2:
             return
         because = next((rule.id for rule in self.causes if any(True for _ in rule.check(evidence))), "")
         course = calm(loss)
-        leaves = np.flatnonzero(np.abs(course.values / guess - 1) > self.within)
+        leaves = np.flatnonzero(np.abs(course.values - guess) > self.within * room)
         at = int(course.steps[min(leaves[-1] + 1, len(course) - 1)]) if len(leaves) else int(loss.steps[0])
         now = level(last)
         yield Finding(
@@ -79,26 +86,29 @@ class StuckAtPrior(Rule[RunRecord]):
                 "within": self.within,
                 "plot": {"curves": ["loss", "val/loss"], "mark": at},
             },
-            remedy=lowered_rate(evidence, 10 if because == LearningRateTooLow.id else 0.1),
+            remedy=faster(evidence) if because == LearningRateTooLow.id else slower(evidence),
             source=self.source,
             because=because,
         )
 
 
 class LabelsUnrelated(Rule[RunRecord]):
-    """The training loss falls, the validation score stays at a guess: labels that the images do not decide.
+    """Training images are learned, the validation score stays at a guess: labels that the images do not decide.
+
+    Where the score on training images is at a guess as well, nothing is learned by heart, and another rule knows it.
 
     Args:
         share: of the budget before which nothing is said.
         factor: validation accuracy in shares of the most frequent class, below which it is a guess.
         learned: fall of the training loss, in losses of a guess, that counts as learning.
+        apart: of the score on training images above that on others, where it is known.
     """
 
     id = "labels-unrelated"
     source = "Zhang et al. 2017, arXiv:1611.03530"
 
-    def __init__(self, *, share: float = 0.3, factor: float = 1.5, learned: float = 0.03) -> None:
-        self.share, self.factor, self.learned = share, factor, learned
+    def __init__(self, *, share: float = 0.3, factor: float = 1.5, learned: float = 0.03, apart: float = 0.05) -> None:
+        self.share, self.factor, self.learned, self.apart = share, factor, learned, apart
 
     def lacks(self, evidence: RunRecord) -> str:
         """A loss, a score on validation images, the number of classes, and that the run is past its start."""
@@ -113,7 +123,10 @@ class LabelsUnrelated(Rule[RunRecord]):
             return
         name, curve = score(evidence)
         best = level(curve, max(3, len(curve) // 2))
-        if best > self.factor * share or 2 * share > 1:
+        if best > self.factor * share or 2 * share > 1 or not self._blind(evidence):
+            return
+        reached = level(training_score(evidence), 5)
+        if reached < max(self.factor * share, best + self.apart):
             return
         fallen = thin(loss, 20)
         below = np.flatnonzero(fallen.values < (1 - self.learned) * guess)
@@ -142,15 +155,24 @@ class LabelsUnrelated(Rule[RunRecord]):
             source=self.source,
         )
 
+    def _blind(self, record: RunRecord) -> bool:
+        """Whether the classes together score what any guess scores, one in K: uneven classes hide what is known."""
+        curves = [curve for curve in record.class_scores.values() if len(curve.finite()) >= 3]
+        if len(curves) < max(2, len(record.classes or record.class_counts)):
+            return True
+        return float(np.mean([level(curve, 3) for curve in curves])) <= self.factor / len(curves)
+
 
 class DoubleSoftmax(Rule[RunRecord]):
     """Softmax before a cross-entropy that takes logits: the loss cannot fall below ln(1 + (K - 1) / e).
 
     Probabilities taken for logits lie in [0, 1], so that each image costs at least that floor, and a wrong one, named
-    with certainty, one more. No healthy batch is bound by it.
+    with certainty, one more. No healthy batch is bound by it: the best batch ever must have come close to the floor,
+    and none below.
 
     Args:
         near: relative distance of the last losses to what accuracy and floor predict.
+        close: relative distance of the least loss ever to the floor.
         least: accuracy below which the floor is not reached.
         classes: fewest classes; with fewer, healthy losses lie there as well.
         flat: change of the loss over the last two fifths, in differences between a guess and the floor.
@@ -159,8 +181,10 @@ class DoubleSoftmax(Rule[RunRecord]):
     id = "double-softmax"
     source = "Schoop et al. 2021, UMLAUT, CHI 2021"
 
-    def __init__(self, *, near: float = 0.05, least: float = 0.5, classes: int = 4, flat: float = 0.1) -> None:
-        self.near, self.least, self.classes, self.flat = near, least, classes, flat
+    def __init__(
+        self, *, near: float = 0.05, close: float = 0.1, least: float = 0.7, classes: int = 4, flat: float = 0.1
+    ) -> None:
+        self.near, self.close, self.least, self.classes, self.flat = near, close, least, classes, flat
 
     def lacks(self, evidence: RunRecord) -> str:
         """A loss, an accuracy, and the number of classes."""
@@ -174,7 +198,7 @@ class DoubleSoftmax(Rule[RunRecord]):
         floor = math.log(1 + (classes - 1) / math.e)
         ever = [curve for curve in (training_loss(evidence), evidence.val.get("loss")) if curve is not None]
         least = min(float(values.min()) for curve in ever if len(values := curve.finite().values))
-        if least < floor * (1 - 1e-3) or least > floor + 0.5:
+        if least < floor * (1 - 1e-3) or least > floor * (1 + self.close):
             return
         for place, loss, accuracy in self._pairs(evidence):
             reached, now = level(accuracy, 3), level(loss, max(3, len(loss) // 20))

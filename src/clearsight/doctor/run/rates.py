@@ -14,7 +14,7 @@ __all__ = ["faster", "slower", "times"]
 HEALTHY = 0.004  # ‖Δw‖ / ‖w‖ of a first step at the full rate; sound runs of six small nets have 0.002 to 0.02
 
 
-def slower(record: RunRecord, otherwise: float = 0.1) -> dict[str, float]:
+def slower(record: RunRecord, otherwise: float = 0.1) -> dict[str, float | str]:
     """The recipe patch for a rate that is too high; empty where the recipe gives none.
 
     Args:
@@ -24,7 +24,7 @@ def slower(record: RunRecord, otherwise: float = 0.1) -> dict[str, float]:
     return _patched(record, min(times(record) or otherwise, 3 * otherwise))
 
 
-def faster(record: RunRecord, otherwise: float = 10.0) -> dict[str, float]:
+def faster(record: RunRecord, otherwise: float = 10.0) -> dict[str, float | str]:
     """The recipe patch for a rate that is too low; arguments as of `slower`.
 
     Where the rate had fallen to a fiftieth before a third of the budget was over, it is the schedule that changes.
@@ -55,6 +55,6 @@ def times(record: RunRecord) -> float | None:
     return min(max(factor, 1e-4), 1e4) if math.isfinite(factor) else None
 
 
-def _patched(record: RunRecord, factor: float) -> dict[str, float]:
+def _patched(record: RunRecord, factor: float) -> dict[str, float | str]:
     given = setting(record, "optimizer", "lr")
     return {} if given is None else {"optimizer.lr": float(f"{given * factor:.2g}")}

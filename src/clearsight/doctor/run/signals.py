@@ -16,7 +16,6 @@ __all__ = [
     "label_smoothing",
     "learning_rate",
     "loss_floor",
-    "lowered_rate",
     "score",
     "setting",
     "starting_loss",
@@ -125,12 +124,6 @@ def learning_rate(record: RunRecord) -> float | None:
         return given
     logged = record.lr.finite().values
     return float(logged.max()) if len(logged) else None
-
-
-def lowered_rate(record: RunRecord, factor: float) -> dict[str, float]:
-    """The recipe patch that multiplies the learning rate; empty where the recipe gives none."""
-    given = setting(record, "optimizer", "lr")
-    return {} if given is None else {"optimizer.lr": float(f"{given * factor:.3g}")}
 
 
 def _fraction(curve: Curve) -> Curve:

@@ -8,17 +8,19 @@ from collections.abc import Iterable
 import numpy as np
 
 from clearsight.doctor.rule import Rule
+from clearsight.doctor.run.rates import faster
 from clearsight.doctor.run.record import Curve, RunRecord
 from clearsight.doctor.run.signals import (
     chance_loss,
     chance_score,
     done,
-    lowered_rate,
+    loss_floor,
     score,
     setting,
     training_loss,
     training_score,
     update_ratio,
+    weights_left,
 )
 from clearsight.doctor.run.smoothing import calm, level, running_median, slope, thin
 from clearsight.types import Finding
@@ -50,12 +52,14 @@ def _fallen(loss: Curve) -> tuple[float, float]:
 class LearningRateTooLow(_Late):
     """The loss falls, evenly and hardly, where it ought to fall fast and then slowly: steps are too short.
 
-    Steps are too short for certain where weights change by less than 1e-5 of themselves; without that measurement,
-    only a fall that has not slowed down by the run's end is a warning, as it may be a plateau before a drop.
+    Steps are too short for certain where they are measured to be; without that measurement, only a fall that has not
+    slowed down by the run's end is a warning, as it may be a plateau before a drop. Losses are counted from the least
+    there is, which smoothed labels put above zero.
 
     Args:
         share: of the budget before which nothing is said.
         fallen: share of the starting loss that has been won at most.
+        ended: the same at the end of the run, where steps are measured to be short; what is left is unlearned.
         update: median ‖Δw‖ / ‖w‖ below which steps are too short; healthy runs have 0.005 to 0.03.
         even: pace of the second half in paces of the first from which on a fall has not slowed down.
     """
@@ -63,23 +67,26 @@ class LearningRateTooLow(_Late):
     id = "learning-rate-too-low"
     source = "Nikanjam et al. 2021, DeepChecker; Karpathy 2019, A recipe for training neural networks"
 
-    def __init__(self, *, share: float = 0.3, fallen: float = 0.3, update: float = 5e-4, even: float = 0.5) -> None:
-        self.share, self.fallen, self.update, self.even = share, fallen, update, even
+    def __init__(
+        self, *, share: float = 0.3, fallen: float = 0.3, ended: float = 0.7, update: float = 5e-4, even: float = 0.5
+    ) -> None:
+        self.share, self.fallen, self.ended, self.update, self.even = share, fallen, ended, update, even
 
     def check(self, evidence: RunRecord) -> Iterable[Finding]:
         """A warning where steps are measured to be short or the run is over, else for information."""
         loss, steps = training_loss(evidence).finite(), evidence.steps
         start, now = _fallen(loss)
-        won = (start - now) / max(abs(start), 1e-12)
-        if won > self.fallen or won < -0.01:
+        room = start - loss_floor(evidence)
+        won = (start - now) / max(abs(room), 1e-12)
+        updates = level(update_ratio(evidence))
+        tiny = updates < self.update
+        if won > (self.ended if tiny and evidence.finished else self.fallen) or won < -0.01:
             return
         trend = slope(loss)
         early, late = slope(loss.between(-1, steps / 2)), slope(loss.between(steps / 2, steps))
         others = evidence.val.get("loss", loss)
         carried = slope(others).falls or len(others) < 6  # else it learns, but nothing that carries over
         even = carried and trend.falls and late.falls and late.per_step <= self.even * early.per_step
-        updates = level(update_ratio(evidence))
-        tiny = updates < self.update
         if calm(loss).values.max() > 1.2 * max(start, chance_loss(evidence) or 0.0):
             return  # blown up: what is dead makes no steps either
         if not tiny and (not even or math.isfinite(updates)):
@@ -90,9 +97,9 @@ class LearningRateTooLow(_Late):
             id=self.id,
             severity="warning" if tiny or evidence.finished else "info",
             where=evidence.name,
-            explanation=f"After {steps} steps the training loss has fallen from {start:.3g} to {now:.3g} and falls as "
-            f"evenly as at the start{measured}: the learning rate is too low. Multiply it by ten until the loss falls "
-            "fast at first.",
+            explanation=f"After {steps} steps the training loss has fallen from {start:.3g} to {now:.3g} only"
+            f"{', as evenly as at the start' if even else ''}{measured}: the learning rate is too low. Multiply it by "
+            "ten until the loss falls fast at first.",
             evidence={
                 "row": "T9",
                 "step": at,
@@ -102,7 +109,7 @@ class LearningRateTooLow(_Late):
                 "update_ratio": updates if math.isfinite(updates) else None,
                 "plot": {"curves": ["loss", "lr"], "mark": at},
             },
-            remedy=lowered_rate(evidence, 10),
+            remedy=faster(evidence),
             source=self.source,
         )
 
@@ -110,19 +117,35 @@ class LearningRateTooLow(_Late):
 class NotConverged(_Late):
     """The run ended while the model still got better.
 
+    Runs whose rate falls to nothing end flat however short they are, so that the last quarter alone tells little: a
+    loss that fell beyond doubt over the second half, far above zero, with a validation score that rose by several
+    points there and is best at the very end, is a warning as well.
+
     Args:
         last: share of the run that is looked at, from its end.
         gained: share of all that the loss fell, that it fell in that part, from which on this is a warning.
         left: share of the starting loss still there.
         better: score gained in that part, from which on this is a warning.
+        rising: score gained over the second half, and half of it in the last part, that is a warning of itself.
+        high: share of the starting loss still there then.
     """
 
     id = "not-converged"
     source = "Google 2023, Deep learning tuning playbook"
     share = 1.0
 
-    def __init__(self, *, last: float = 0.25, gained: float = 0.1, left: float = 0.2, better: float = 0.01) -> None:
+    def __init__(
+        self,
+        *,
+        last: float = 0.25,
+        gained: float = 0.1,
+        left: float = 0.2,
+        better: float = 0.01,
+        rising: float = 0.05,
+        high: float = 0.3,
+    ) -> None:
         self.last, self.gained, self.left, self.better = last, gained, left, better
+        self.rising, self.high = rising, high
 
     def check(self, evidence: RunRecord) -> Iterable[Finding]:
         """A warning where much was still won at the end, else for information."""
@@ -131,18 +154,19 @@ class NotConverged(_Late):
         start, now = _fallen(loss)
         trend = slope(loss.between(since, steps))
         gained = -trend.change / max(start - now, 1e-12)
-        if start <= now or not trend.falls or gained < 0.05:
+        if start <= now or gained < 0.05 or weights_left(evidence) < 0.2:
             return
         name, curve = score(evidence)
         before, after = curve.between(-1, since), curve.between(since, steps)
         better = float(after.values.max() - before.values.max()) if len(before) and len(after) else math.nan
-        if better <= 0:
+        rising = self._rising(loss, curve, steps) and better >= self.rising / 2 and now >= self.high * start
+        if better <= 0 or not (trend.falls or rising):
             return
         much = gained >= self.gained and now >= self.left * abs(start) and not better < self.better
         scored = f", and the best {name} rose by {better:.2g}" if math.isfinite(better) else ""
         yield Finding(
             id=self.id,
-            severity="warning" if much else "info",
+            severity="warning" if much or rising else "info",
             where=evidence.name,
             explanation=f"In the last {self.last:.0%} of the run the training loss still won {gained:.0%} of all it "
             f"won{scored}: the run ended before the model was done. Train longer, or start with a higher rate.",
@@ -158,6 +182,11 @@ class NotConverged(_Late):
             source=self.source,
         )
 
+    def _rising(self, loss: Curve, scored: Curve, steps: int) -> bool:
+        """Over the second half the loss fell and the score rose, both beyond doubt, the score by several points."""
+        course = slope(scored.between(0.5 * steps, steps))
+        return slope(loss.between(0.5 * steps, steps)).falls and course.rises and course.change >= self.rising
+
     def _longer(self, record: RunRecord) -> dict[str, int]:
         """Twice as long, in the unit of the recipe."""
         given = {key: setting(record, "trainer", key) for key in ("epochs", "steps")}
@@ -167,35 +196,50 @@ class NotConverged(_Late):
 class Underfitting(_Late):
     """Training and validation loss are flat and high: the model cannot do better, or is held back.
 
+    Flat is a loss that kept its level over two fifths of the run; once the run is over and a rate that falls has had
+    its say, one that hardly fell over the last quarter.
+
     Args:
         share: of the budget before which nothing is said.
         high: share of the starting loss that is left.
         score: on training images, above which the model does fit.
+        flat: fall over two fifths of the run, in starting losses.
+        ended: fall over the last quarter of a run that is over.
+        better: score gained in that quarter, with which the model still learns.
     """
 
     id = "underfitting"
     source = "Karpathy 2019, A recipe for training neural networks; Stanford CS231n, notes on learning"
 
-    def __init__(self, *, share: float = 0.5, high: float = 0.4, score: float = 0.7) -> None:
+    def __init__(
+        self,
+        *,
+        share: float = 0.5,
+        high: float = 0.3,
+        score: float = 0.75,
+        flat: float = 0.02,
+        ended: float = 0.05,
+        better: float = 0.03,
+    ) -> None:
         self.share, self.high, self.score = share, high, score
+        self.flat, self.ended, self.better = flat, ended, better
 
     def check(self, evidence: RunRecord) -> Iterable[Finding]:
         """A warning where the score on training images is low too; nothing where another rule knows the cause."""
-        loss, steps = training_loss(evidence).finite(), evidence.steps
+        loss = training_loss(evidence).finite()
         start, now = _fallen(loss)
-        recent = slope(loss.between(0.6 * steps, steps))
-        if not start > 0 or now < self.high * start or not -0.02 * start < recent.change < 0.05 * start:
+        if not start > 0 or now < self.high * start or not self._flat(evidence, loss, start):
             return
         guess, updates = chance_loss(evidence), level(update_ratio(evidence))
         if updates < 5e-4 or updates > 0.1 or (guess is not None and now > 0.95 * guess):
             return
-        reached = level(training_score(evidence), 3)
+        reached = level(training_score(evidence), 5)
         validation, blind = level(score(evidence)[1], 3), chance_score(evidence)
         if blind is not None and validation <= 1.5 * blind:
             return
         if max(value for value in (reached, validation, 0.0) if math.isfinite(value)) > self.score:
             return
-        sure = math.isfinite(reached) and evidence.finished
+        sure = math.isfinite(reached)
         blocks = running_median(thin(loss, 40), 3)
         flat = np.flatnonzero(blocks.values <= now + 0.05 * start)
         at = int(blocks.steps[flat[0]]) if len(flat) else int(loss.steps[0])
@@ -217,3 +261,14 @@ class Underfitting(_Late):
             },
             source=self.source,
         )
+
+    def _flat(self, record: RunRecord, loss: Curve, start: float) -> bool:
+        """Whether the loss neither falls nor rises any more; at the end, whether the score has stopped rising, too."""
+        steps, curve = record.steps, score(record)[1]
+        recent = slope(loss.between(0.6 * steps, steps)).change
+        if -self.flat * start < recent < 0.05 * start:
+            return True
+        before, after = curve.between(-1, 0.75 * steps).values, curve.between(0.75 * steps, steps).values
+        if not record.finished or (len(before) and len(after) and after.max() - before.max() >= self.better):
+            return False
+        return abs(slope(loss.between(0.75 * steps, steps)).change) < self.ended * start

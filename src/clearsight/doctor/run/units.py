@@ -8,8 +8,10 @@ import numpy as np
 
 from clearsight.doctor.rule import Rule
 from clearsight.doctor.run.layer_values import held_since, last_rows, measured
+from clearsight.doctor.run.rates import slower
 from clearsight.doctor.run.record import RunRecord
-from clearsight.doctor.run.signals import lowered_rate
+from clearsight.doctor.run.signals import done, starting_loss, training_loss
+from clearsight.doctor.run.smoothing import level
 from clearsight.types import Finding
 
 __all__ = ["DeadUnits", "SaturatedUnits"]
@@ -18,19 +20,34 @@ __all__ = ["DeadUnits", "SaturatedUnits"]
 class DeadUnits(Rule[RunRecord]):
     """Channels behind a ReLU that no image wakes: their weights get no gradient and never change again.
 
-    Zeros are no sign of it: half of the values behind a healthy ReLU are zero, each for some images only.
+    Zeros are no sign of it: half of the values behind a healthy ReLU are zero, each for some images only. Nor do nets
+    with units to spare miss half of them: between `share` and `lost` it is a warning only where most of the loss is
+    still there after a third of the run.
 
     Args:
-        share: of a layer's units above which it is a warning; healthy nets have 0 to 0.14.
+        share: of a layer's units above which it is a warning where the loss stays; healthy nets have 0 to 0.14.
+        lost: share above which it is a warning in any case.
         notice: share above which it is worth knowing.
         count: measurements in a row.
+        left: share of the starting loss.
+        wait: share of the budget after which the loss is looked at.
     """
 
     id = "dead-units"
     source = "Amazon SageMaker Debugger, DeadRelu; Lu et al. 2019, arXiv:1903.06733"
 
-    def __init__(self, *, share: float = 0.5, notice: float = 0.3, count: int = 2) -> None:
-        self.share, self.notice, self.count = share, notice, count
+    def __init__(
+        self,
+        *,
+        share: float = 0.5,
+        lost: float = 0.8,
+        notice: float = 0.3,
+        count: int = 2,
+        left: float = 0.5,
+        wait: float = 1 / 3,
+    ) -> None:
+        self.share, self.lost, self.notice, self.count = share, lost, notice, count
+        self.left, self.wait = left, wait
 
     def lacks(self, evidence: RunRecord) -> str:
         """Activity of units."""
@@ -50,7 +67,10 @@ class DeadUnits(Rule[RunRecord]):
         if not len(concerned):
             return
         worst = int(concerned[np.argmax(lowest[concerned])])
-        grave = bool(lowest[worst] > self.share)
+        far = done(evidence)
+        if self.share < lowest[worst] <= self.lost and far is not None and far < self.wait:
+            return  # whether it costs is not known yet
+        grave = bool(lowest[worst] > self.lost or (lowest[worst] > self.share and self._costs(evidence)))
         names = [layers.names[at] for at in concerned[np.argsort(-lowest[concerned], kind="stable")]]
         rows = np.flatnonzero(np.isfinite(values[:, worst]))
         since = held_since(layers.steps[rows], values[rows, worst] > (self.share if grave else self.notice), 1)
@@ -70,9 +90,14 @@ class DeadUnits(Rule[RunRecord]):
                 "count": len(names),
                 "plot": {"layers": "inactive", "names": names[:20]},
             },
-            remedy=lowered_rate(evidence, 1 / 3),
+            remedy=slower(evidence, 1 / 3),
             source=self.source,
         )
+
+    def _costs(self, record: RunRecord) -> bool:
+        """Whether the loss is still high; not where none is known."""
+        loss = training_loss(record)
+        return level(loss, max(5, len(loss) // 10)) > self.left * starting_loss(record)
 
 
 class SaturatedUnits(Rule[RunRecord]):

@@ -19,13 +19,14 @@ class NotUpdated(Rule[RunRecord]):
 
     Args:
         count: measurements in a row.
+        growth: of a layer's weights, beyond which steps may be lost in them.
     """
 
     id = "not-updated"
     source = "Jiang et al. 2025, TrainCheck, OSDI 2025"
 
-    def __init__(self, *, count: int = 3) -> None:
-        self.count = count
+    def __init__(self, *, count: int = 3, growth: float = 5.0) -> None:
+        self.count, self.growth = count, growth
 
     def lacks(self, evidence: RunRecord) -> str:
         """Gradients and updates by layer."""
@@ -47,7 +48,8 @@ class NotUpdated(Rule[RunRecord]):
             return
         still = (moved == 0) & (norms > 0)
         moving = moved > 0
-        at = np.flatnonzero(still[-self.count :].all(axis=0))
+        # Weights that moved and blew up are known to the optimiser: they have grown too large for its steps.
+        at = np.flatnonzero(still[-self.count :].all(axis=0) & ~(moving.any(axis=0) & self._grown(evidence)))
         if not len(at) or not moving[-self.count :].any():
             return
         names = [layers.names[column] for column in at]
@@ -68,6 +70,14 @@ class NotUpdated(Rule[RunRecord]):
             },
             source=self.source,
         )
+
+    def _grown(self, record: RunRecord) -> np.ndarray:
+        """`(L,)` bool: layers whose weights have grown many times since the first measurement."""
+        sizes = measured(record, "weight_norm")
+        if sizes is None or record.layers is None:
+            return np.zeros(0 if record.layers is None else len(record.layers.names), dtype=bool)
+        sizes = last_rows(sizes, len(sizes))
+        return np.isfinite(sizes[0]) & (sizes[-1] > self.growth * sizes[0])
 
 
 class WeightDrift(Rule[RunRecord]):
