@@ -33,6 +33,11 @@ CAUSES: dict[str, tuple[str, ...]] = {
     "softmax-before-cross-entropy": ("double-softmax", *_NOT_LEARNING, "learning-rate-too-low"),
     "double-softmax": (*_NOT_LEARNING, "learning-rate-too-low"),
     "samples-mixed": (*_NOT_LEARNING, "labels-unrelated", "overfitting", "norm-statistics-drift"),
+    "input-not-normalised": (
+        *(*_NOT_LEARNING, *_TOO_LARGE, "initial-loss-off", "activation-scale", "dead-at-start", "non-finite"),
+        *("over-regularised", "vanishing-gradient", "saturated-units", "not-updated", "labels-unrelated"),
+        *("learning-rate-too-low", "input-ignored"),
+    ),
     "one-value-norm": ("input-ignored", "dead-at-start", "identical-units", *_NOT_LEARNING),
     "input-ignored": (
         *(*_NOT_LEARNING, "labels-unrelated", "dead-at-start", "dead-units", "learning-rate-too-low"),
@@ -48,11 +53,6 @@ CAUSES: dict[str, tuple[str, ...]] = {
         *(*_NOT_LEARNING, *_TOO_LARGE, "not-updated", "double-softmax", "labels-unrelated", "learning-rate-too-low"),
     ),
     # The start.
-    "input-not-normalised": (
-        *(*_NOT_LEARNING, *_TOO_LARGE, "initial-loss-off", "activation-scale", "dead-at-start", "non-finite"),
-        *("over-regularised", "vanishing-gradient", "saturated-units", "not-updated", "labels-unrelated"),
-        "learning-rate-too-low",
-    ),
     "normalisation-mismatch": ("input-not-normalised", *_NOT_LEARNING, *_TOO_LARGE, "initial-loss-off"),
     "activation-scale": (
         *("initial-loss-off", "dead-at-start", "saturated-units", "vanishing-gradient", "precision-overflow"),

@@ -8,12 +8,12 @@ from clearsight.doctor.model.input_changed import InputChanged
 
 
 class Centred(nn.Module):
-    def __init__(self, net, *, in_place):
+    def __init__(self, net, *, in_place, in_training=True):
         super().__init__()
-        self.net, self.in_place = net, in_place
+        self.net, self.in_place, self.in_training = net, in_place, in_training
 
     def forward(self, x):
-        return self.net(x.sub_(0.5) if self.in_place else x - 0.5)
+        return self.net(x.sub_(0.5) if self.in_place and self.training == self.in_training else x - 0.5)
 
 
 def found(evidence):
@@ -24,9 +24,10 @@ def test_sound_networks_are_quiet(sound, evidence_of):
     assert found(evidence_of(sound)) == []
 
 
+@pytest.mark.parametrize("in_training", [True, False])
 @pytest.mark.parametrize("in_place", [True, False])
-def test_a_model_that_centres_its_input(mlp, evidence_of, in_place):
-    evidence = evidence_of(Centred(mlp, in_place=in_place))
+def test_a_model_that_centres_its_input(mlp, evidence_of, in_place, in_training):
+    evidence = evidence_of(Centred(mlp, in_place=in_place, in_training=in_training))
     before = evidence.images.clone()
     findings = found(evidence)
     assert [finding.id for finding in findings] == ["input-changed"] * in_place

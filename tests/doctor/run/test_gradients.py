@@ -110,7 +110,7 @@ def test_a_jump_after_which_the_loss_stays_worse() -> None:
     assert found[0].remedy == {"trainer.clip_norm": 1.0}
     recovered = replace(record, loss=Curve.of(STEPS, np.full(100, 1.0)))
     assert not list(ExplodingGradient().check(recovered))
-    assert next(iter(ExplodingGradient().check(replace(record, clip_norm=1.0)))).remedy == {"optimizer.lr": 0.00333}
+    assert next(iter(ExplodingGradient().check(replace(record, clip_norm=1.0)))).remedy == {"optimizer.lr": 0.0033}
 
 
 def test_clipping_is_told_where_it_is_the_rule() -> None:
@@ -119,6 +119,16 @@ def test_clipping_is_told_where_it_is_the_rule() -> None:
     assert [one.severity for one in rule.check(RunRecord(clip_norm=1.0, grad_norm=norms))] == ["info"]
     assert not list(rule.check(RunRecord(clip_norm=10.0, grad_norm=norms)))
     assert rule.lacks(RunRecord(grad_norm=norms))
+
+
+def test_clipping_that_leaves_next_to_nothing_is_a_warning_where_steps_are_short(layer_series: Build) -> None:
+    recipe = {"trainer": {"clip_norm": 0.01}}
+    for update, bound, severity in ((1e-4, 0.01, "warning"), (0.01, 0.01, "info"), (1e-4, 1.0, "info")):
+        layers = layer_series(update_ratio=[[update, update]])
+        run = RunRecord(clip_norm=bound, grad_norm=Curve.of(STEPS, np.full(100, 5.0)), layers=layers, recipe=recipe)
+        (found,) = ClippedSteps().check(run)
+        assert found.severity == severity
+        assert found.remedy == ({"trainer.clip_norm": 10.0} if severity == "warning" else {})
 
 
 def test_what_is_lacking_is_said() -> None:

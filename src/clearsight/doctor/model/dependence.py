@@ -18,7 +18,7 @@ from clearsight.types import Finding
 
 __all__ = ["InputIgnored", "InputUnread", "SamplesMixed"]
 
-_DRAWS = 2  # of all parameters
+_DRAWS = 8  # of all parameters
 
 
 class InputUnread(Rule[ModelEvidence]):

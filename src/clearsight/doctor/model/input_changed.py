@@ -17,8 +17,8 @@ __all__ = ["InputChanged"]
 class InputChanged(Rule[ModelEvidence]):
     """The model writes into its input, so that images that are kept in memory change with every epoch.
 
-    It is called once in evaluation mode with a copy of the batch, which has to be the same afterwards. Layers with
-    `inplace=True` write into what lies before them: as the first layer, that is the batch.
+    It is called with a copy of the batch, in training mode and in evaluation mode, which has to be the same afterwards.
+    Layers with `inplace=True` write into what lies before them: as the first layer, that is the batch.
     """
 
     id = "input-changed"
@@ -28,9 +28,10 @@ class InputChanged(Rule[ModelEvidence]):
         """At most one finding."""
         model, given = evidence.model, evidence.images.clone()
         with untouched(model), torch.no_grad():
-            model.eval()
-            torch.manual_seed(0)
-            _ = model(given) if evidence.forward is None else evidence.forward(model, given)
+            for training in (True, False):
+                model.train(training)
+                torch.manual_seed(0)
+                _ = model(given) if evidence.forward is None else evidence.forward(model, given)
         changed = (given != evidence.images) & ~(given.isnan() & evidence.images.isnan())
         share = float(changed.double().mean())
         if not share:

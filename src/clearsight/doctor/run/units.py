@@ -97,7 +97,7 @@ class DeadUnits(Rule[RunRecord]):
     def _costs(self, record: RunRecord) -> bool:
         """Whether the loss is still high; not where none is known."""
         loss = training_loss(record)
-        return level(loss, max(5, len(loss) // 10)) > self.left * starting_loss(record)
+        return level(loss, max(5, len(loss) // 5)) > self.left * starting_loss(record)
 
 
 class SaturatedUnits(Rule[RunRecord]):
