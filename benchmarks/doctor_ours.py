@@ -12,7 +12,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from clearsight.doctor.data.order import LabelOrder, Unshuffled
 from clearsight.doctor.diagnosis import GRAVITY, ranked
 from clearsight.doctor.model.dependence import InputIgnored
 from clearsight.doctor.model.evidence import ModelEvidence
@@ -29,7 +28,6 @@ from doctor_training import Bench, Looker
 
 __all__ = ["Doctor", "in_order", "plain"]
 
-ORDERED = 16  # batches whose labels are looked at
 
 
 class Doctor(Looker):
@@ -49,7 +47,7 @@ class Doctor(Looker):
         self.probe = probe
         self.told: list[tuple[int, Finding]] = []
         self.nonfinite: dict[str, Any] | None = None
-        self._order: list[np.ndarray] = []
+        self._labels: Tensor | None = None
         self._step = 0
 
     def begin(self, bench: Bench) -> None:
@@ -107,20 +105,14 @@ class Doctor(Looker):
         return self.watch.loading(given)
 
     def kept(self, images: Tensor, labels: Tensor) -> None:
-        """The step can be run again; the order of the labels is seen."""
+        """The step can be run again."""
         self.keeper.keep(images, labels)
-        if len(self._order) < ORDERED:
-            self._order.append(labels.argmax(1).numpy() if labels.ndim == 2 else labels.numpy())
+        self._labels = labels.argmax(1) if labels.ndim == 2 else labels
 
     def step(self, bench: Bench, loss: Tensor, accuracy: float) -> None:
-        """To the watch; the order of labels is judged once, on the first batches of the first epoch."""
+        """To the watch."""
         self._step = bench.steps_done
-        self.watch.step(loss, accuracy=accuracy)
-        epoch = max(1, len(bench.images) // bench.setup.batch) // bench.setup.accumulate
-        if self._step == max(1, min(ORDERED // bench.setup.accumulate, epoch)):
-            counts = np.bincount(bench.split.labels, minlength=bench.split.classes)
-            order = LabelOrder(batches=self._order, counts=tuple(counts.tolist()))
-            self._tell(self._step, examine([Unshuffled()], order).findings)
+        self.watch.step(loss, accuracy=accuracy, labels=self._labels)
 
     def evaluated(self, bench: Bench, loss: float, accuracy: float, scores: dict[str, float]) -> None:
         """To the watch."""

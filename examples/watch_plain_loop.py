@@ -65,7 +65,7 @@ def main(lr: float = 0.05, epochs: int = 4) -> Watch:
                 loss = cross_entropy(logits, labels)
                 loss.backward()
                 optimizer.step()
-                watch.step(loss, accuracy=(logits.argmax(1) == labels).float().mean())
+                watch.step(loss, accuracy=(logits.argmax(1) == labels).float().mean(), labels=labels)
             loss, accuracy = score(model, *held_out.tensors)
             watch.evaluated(loss=loss, accuracy=accuracy)
             print(f"held out: loss {loss:.3f}, accuracy {accuracy:.3f}")

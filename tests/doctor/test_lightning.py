@@ -100,7 +100,8 @@ def test_all_is_found_and_the_bits_are_the_same(tmp_path) -> None:
     assert sorted(record.train) == ["accuracy"]
     assert record.layers.names == ("net.0", "net.3")
     assert record.layers.activations == ("relu", "")
-    assert record.facts == {"gradient_before_backward": 0.0}
+    assert record.facts["gradient_before_backward"] == 0.0
+    assert record.facts["first_labels"] == [LABELS[start : start + 32].tolist() for start in range(0, 320, 32)]
 
 
 def test_batches_are_accumulated_and_gradients_are_of_before_clipping(tmp_path) -> None:

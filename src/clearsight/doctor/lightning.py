@@ -59,7 +59,13 @@ class LightningHooks(ABC):
         """Data was waited for."""
 
     @abstractmethod
-    def step(self, loss: float | Tensor | None = None, *, metrics: Mapping[str, float | Tensor] | None = None) -> None:
+    def step(
+        self,
+        loss: float | Tensor | None = None,
+        *,
+        metrics: Mapping[str, float | Tensor] | None = None,
+        labels: Tensor | Sequence[int] | None = None,
+    ) -> None:
         """An optimiser step is done."""
 
     @abstractmethod
@@ -141,7 +147,7 @@ class LightningHooks(ABC):
         if trainer.global_step > self._updates_seen:
             self._updates_seen = trainer.global_step
             parts, self._parts = self._parts, ()
-            self.step(sum(parts[1:], parts[0]) if parts else None)
+            self.step(sum(parts[1:], parts[0]) if parts else None, labels=_labels(batch))
             self._ask_to_stop(trainer)
         self._began_at = time.perf_counter()
 
@@ -204,6 +210,13 @@ class LightningHooks(ABC):
     on_predict_start = on_predict_end = on_predict_epoch_start = on_predict_epoch_end = _nothing
     on_predict_batch_start = on_predict_batch_end = _nothing
     on_save_checkpoint = on_load_checkpoint = _nothing
+
+
+def _labels(batch: object) -> Tensor | None:
+    """The class ids of a batch of images and labels; None where it is anything else."""
+    if not isinstance(batch, Sequence) or len(batch) != 2 or not isinstance(batch[1], Tensor):
+        return None
+    return batch[1] if batch[1].ndim == 1 and not batch[1].is_floating_point() else None
 
 
 def _plain_name(name: str, prefixes: Sequence[str]) -> str:

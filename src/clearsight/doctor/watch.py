@@ -15,6 +15,7 @@ from torch.optim import Optimizer
 
 from clearsight.doctor.lightning import LightningHooks
 from clearsight.doctor.rule import Rule
+from clearsight.doctor.run.label_order import note_labels
 from clearsight.doctor.run.live_rules import LiveRules, is_first_process
 from clearsight.doctor.run.model_watch import ModelWatch
 from clearsight.doctor.run.record import RunRecord
@@ -42,7 +43,7 @@ class Watch(LightningHooks):
                 ...
                 loss.backward()
                 optimizer.step()
-                watch.step(loss)
+                watch.step(loss, labels=labels)
             watch.evaluated(loss=val_loss, accuracy=val_accuracy)
 
     In Lightning: `Trainer(callbacks=[Watch()])`. Layers are measured at steps 1, 2, 4, …, 32 and then every `every`
@@ -154,6 +155,7 @@ class Watch(LightningHooks):
         lr: float | None = None,
         accuracy: float | Tensor | None = None,
         metrics: Mapping[str, float | Tensor] | None = None,
+        labels: Tensor | Sequence[int] | None = None,
         step: int | None = None,
     ) -> None:
         """An optimiser step is done.
@@ -165,6 +167,7 @@ class Watch(LightningHooks):
             lr: of the first parameter group; None reads it from the optimiser.
             accuracy: on the step's images.
             metrics: what else was measured on them.
+            labels: `(n,)` class ids of its images; those of the first steps tell whether the order is random.
             step: its number, from 1; None counts.
 
         Raises:
@@ -187,6 +190,8 @@ class Watch(LightningHooks):
             put("terms", name, at, value)
         for name, value in {"accuracy": accuracy, **(metrics or {})}.items():
             put("train", name, at, value)
+        if labels is not None:
+            note_labels(self._recorder.facts, labels, epoch=self._recorder.about.steps_per_epoch)
         self._keep_layers(until=at, norm=grad_norm)
         self._waited = None
         if at - self._examined >= self._pace:

@@ -7,6 +7,7 @@ from clearsight.doctor.run.bottleneck import GrowingMemory, LoaderBound
 from clearsight.doctor.run.divergence import DivergingLoss, LearningRateTooHigh, WrongSign
 from clearsight.doctor.run.generalisation import ClassImbalance, Overfitting, OverRegularised
 from clearsight.doctor.run.gradients import ClippedSteps, ExplodingGradient, VanishingGradient
+from clearsight.doctor.run.label_order import UnshuffledBatches
 from clearsight.doctor.run.loop_faults import GradientsNotCleared, NotInOptimizer
 from clearsight.doctor.run.norm_statistics import DriftingNormStatistics, WrongMode
 from clearsight.doctor.run.not_finite import NonFiniteLogged
@@ -24,6 +25,7 @@ RULES: tuple[Rule[RunRecord], ...] = (
     NonFiniteLogged(),
     GradientsNotCleared(),
     NotInOptimizer(),
+    UnshuffledBatches(),
     NotUpdated(),
     WrongMode(),
     WrongSign(),
