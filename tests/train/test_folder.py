@@ -43,6 +43,9 @@ def test_findings_and_environment_round_trip(tmp_path):
     folder.write_findings(findings)
     assert folder.read_findings() == findings
     assert len(folder.findings.read_text().splitlines()) == 2
+    with folder.findings.open("a") as file:
+        file.write('{"id": "cut o')
+    assert folder.read_findings() == findings
     assert folder.read_environment() == {}
     folder.write_environment({"a": [1, None]})
     assert folder.read_environment() == {"a": [1, None]}

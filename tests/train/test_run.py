@@ -18,6 +18,7 @@ from clearsight.recipe.schema import Recipe
 from clearsight.train.checkpoint import load_checkpoint
 from clearsight.train.observe import Observer, Stepped
 from clearsight.train.run import evaluate_run, train
+from clearsight.types import Finding
 
 
 class Terminate(Observer):
@@ -68,8 +69,12 @@ def test_interrupted_and_resumed_is_the_same_run(tmp_path, whole, small_recipe, 
     assert not folder.report.exists()
     said = capfd.readouterr().err.replace("\n", "")
     assert "interrupted by SIGTERM; go on with: clearsight train --resume" in said
+    told = Finding(id="non-finite", severity="error", where="head", explanation="NaN.", evidence={"step": 3})
+    folder.write_findings([*folder.read_findings(), told])
     folder = train(small_recipe(), out=out, resume=True, observers=[Terminate(-1)], quiet=True)
     assert folder.interrupted is None
+    assert folder.read_findings().count(told) == 1
+    assert len({json.dumps(one.as_dict()) for one in folder.read_findings()}) == len(folder.read_findings())
     for name in ("weights.safetensors", "metrics.csv"):
         assert (out / name).read_bytes() == (whole / name).read_bytes(), name
     assert json.loads((out / "environment.json").read_text())["resumed"]

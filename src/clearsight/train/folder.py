@@ -144,10 +144,12 @@ class RunFolder:
         replace_file(self.findings, lambda file: file.write(lines.encode()))
 
     def read_findings(self) -> list[Finding]:
-        """Read `findings.jsonl`; empty when there is none."""
+        """Read `findings.jsonl`; empty when there is none. A last line that was cut off is left out."""
         if not self.findings.is_file():
             return []
-        return [Finding(**json.loads(line)) for line in self.findings.read_text().splitlines()]
+        text = self.findings.read_text()
+        whole = text[: text.rfind("\n") + 1]
+        return [Finding(**json.loads(line)) for line in whole.splitlines()]
 
 
 def describe_environment(where: Path) -> dict[str, Any]:

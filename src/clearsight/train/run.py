@@ -214,4 +214,5 @@ def _write_facts(folder: RunFolder, recipe: Recipe, parts: Parts) -> None:
     if before:  # resumed: the machine may be another one now
         facts["started"], facts["resumed"] = before["started"], [*before.get("resumed", []), facts["started"]]
     folder.write_environment(facts)
-    folder.write_findings([*parts.data.findings, *parts.samples.findings])
+    told = [finding for finding in folder.read_findings() if "step" in finding.evidence]  # of the run, before a resume
+    folder.write_findings([*parts.data.findings, *parts.samples.findings, *told])

@@ -93,11 +93,8 @@ class Watcher(Observer):
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from there; what was found since is found again, and not kept twice."""
         self._watch.load_state_dict(state)
-        known = [*self._folder.read_findings()]
-        kept = {(finding.id, finding.where) for finding in known}
         for finding in self._watch.findings:
-            if (finding.id, finding.where) not in kept:
-                self._keep(finding)
+            self._keep(finding)
 
     def _stop(self) -> StopRequest | None:
         if not self._watch.should_stop:
@@ -111,6 +108,10 @@ class Watcher(Observer):
             print_finding(finding)
 
     def _keep(self, finding: Finding) -> None:
+        """Add it to the file, unless it was told there before the run was resumed."""
+        known = {(one.id, one.where, one.severity) for one in self._folder.read_findings()}
+        if (finding.id, finding.where, finding.severity) in known:
+            return
         try:
             with self._folder.findings.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(finding.as_dict()) + "\n")
