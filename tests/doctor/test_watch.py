@@ -219,6 +219,16 @@ def test_training_in_eval_mode_is_seen() -> None:
     model.eval()
     run(watch, steps=4, first=3, model=model, optimizer=optimizer)
     assert watch.record().facts["train_in_eval_mode"] == ["norm", "drop"]
+    assert watch.record().facts["untouched_statistics"] is False  # three steps in training mode came before
+
+
+def test_norms_that_never_saw_training_mode_are_told_from_frozen_ones() -> None:
+    torch.manual_seed(3)
+    model = Net().eval()
+    watch = Watch(rules=())
+    watch.attach(model)
+    run(watch, steps=3, first=1, model=model, optimizer=torch.optim.SGD(model.parameters(), lr=0.1))
+    assert watch.record().facts["untouched_statistics"] is True
 
 
 def test_parameters_without_an_optimizer_are_named() -> None:

@@ -75,7 +75,8 @@ CAUSES: dict[str, tuple[str, ...]] = {
     "conflicting-labels": ("label-error",),
     "label-error": (*_TOO_LARGE, *_NOT_LEARNING, "labels-unrelated", "overfitting", "over-regularised"),
     "split-drift": ("labels-unrelated", "overfitting", "over-regularised", "norm-statistics-drift"),
-    "class-imbalance": ("class-never-predicted", "few-examples", "label-drift", "labels-unrelated", "underfitting"),
+    "few-examples": ("class-imbalance", "class-never-predicted", "labels-unrelated"),
+    "class-imbalance": ("class-never-predicted", "label-drift", "labels-unrelated", "underfitting"),
     "augmentation-breaks-label": (
         *(*_TOO_LARGE, *_NOT_LEARNING, "over-regularised", "labels-unrelated", "overfitting", "norm-statistics-drift"),
     ),
@@ -88,14 +89,16 @@ CAUSES: dict[str, tuple[str, ...]] = {
     "most-steps-clipped": ("learning-rate-too-low", *_NOT_LEARNING),
     "learning-rate-out-of-band": (
         *("learning-rate-too-low", *_TOO_LARGE, *_NOT_LEARNING, "non-finite", "not-updated", "norm-statistics-drift"),
+        *("saturated-units", "vanishing-gradient"),
     ),
     "learning-rate-too-high": (*_UNSTABLE, *_NOT_LEARNING, "most-steps-clipped", "norm-statistics-drift", "non-finite"),
+    "dead-units": ("underfitting", "plateau", "not-converged", "norm-statistics-drift"),
     "loss-spike": ("diverging-loss", "exploding-gradient", "dead-units", "stuck-at-prior", "class-never-predicted"),
     "exploding-gradient": ("diverging-loss", "non-finite"),
     "over-regularised": (
         *("vanishing-gradient", "stuck-at-prior", "underfitting", "cannot-overfit", "learning-rate-too-low"),
         *("class-never-predicted", "plateau", "not-converged", "initial-loss-off", "dead-units"),
-        *("learning-rate-too-high", "norm-statistics-drift", "oscillating-score"),
+        *("learning-rate-too-high", "learning-rate-out-of-band", "norm-statistics-drift", "oscillating-score"),
     ),
     "diverging-loss": ("dead-units", "stuck-at-prior", "class-never-predicted", "exploding-gradient"),
     "norm-statistics-drift": (

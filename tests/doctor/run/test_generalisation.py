@@ -166,8 +166,18 @@ def test_weights_decayed_away(layer_series: Callable[..., LayerSeries]) -> None:
         return record(1.9, val={"accuracy": evals(0.5)}, layers=layer_series(weight_norm=norms), recipe=recipe)
 
     (only,) = examine(RULES, decayed(0.1)).findings
-    assert (only.id, only.remedy) == ("over-regularised", {"optimizer.weight_decay": 0.2})
+    assert (only.id, only.remedy) == ("over-regularised", {"optimizer.weight_decay": 1e-4})
     assert found(decayed(0.3)) == []
+
+
+def test_weights_that_no_decay_of_the_recipe_explains(layer_series: Callable[..., LayerSeries]) -> None:
+    norms = np.linspace(5, 0.5, 40)[:, None].repeat(3, 1)
+    run = record(1.9, val={"accuracy": evals(0.5)}, layers=layer_series(weight_norm=norms))
+    rates = Curve.of(run.loss.steps, np.full(len(run.loss), 0.05))
+    # Over 400 steps of 0.05, with a momentum of 0.9, a decay of 0.0035 halves weights.
+    for decay, expected in ((1e-4, []), (1e-2, [("over-regularised", "warning")])):
+        recipe = {"optimizer": {"name": "sgd", "momentum": 0.9, "weight_decay": decay}}
+        assert found(replace(run, lr=rates, recipe=recipe)) == expected
 
 
 # ------------------------------------------------------------------------------------------------ imbalance

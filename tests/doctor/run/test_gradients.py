@@ -131,6 +131,14 @@ def test_clipping_that_leaves_next_to_nothing_is_a_warning_where_steps_are_short
         assert found.remedy == ({"trainer.clip_norm": 10.0} if severity == "warning" else {})
 
 
+def test_norms_that_were_taken_after_clipping_end_at_the_bound(layer_series: Build) -> None:
+    norms = Curve.of(STEPS, np.full(100, 0.01 * (1 - 1e-7)))
+    run = RunRecord(clip_norm=0.01, grad_norm=norms, layers=layer_series(update_ratio=[[1e-5]]), recipe={"trainer": {}})
+    (found,) = ClippedSteps().check(run)
+    assert (found.severity, found.evidence["share"]) == ("warning", 1.0)
+    assert found.remedy["trainer.clip_norm"] == pytest.approx(0.1)
+
+
 def test_what_is_lacking_is_said() -> None:
     assert VanishingGradient().lacks(RunRecord()) == "gradient norms by layer"
     assert ExplodingGradient().lacks(RunRecord()) == "20 gradient norms"

@@ -118,18 +118,18 @@ def test_layers_are_numbered_as_they_run() -> None:
 
 @pytest.mark.parametrize("relu", [nn.ReLU(), nn.ReLU(inplace=True), nn.ReLU6()])
 def test_dead_channels_are_counted_not_zeros(relu) -> None:
-    model = nn.Sequential(nn.Conv2d(1, 4, 3, padding=1), relu, nn.Conv2d(4, 1, 1))
+    model = nn.Sequential(nn.Conv2d(1, 12, 3, padding=1), relu, nn.Conv2d(12, 1, 1))
     with torch.no_grad():
-        model[0].bias.copy_(torch.tensor([-1e4, 0.0, -1e4, -1e4]))
+        model[0].bias.copy_(torch.tensor([-1e4, 0.0, -1e4, -1e4] * 3))
     found = one_step(model, torch.randn(8, 1, 6, 6), lr=0)
     assert found["0"]["inactive"] == 0.75
     assert np.isnan(found["2"]["inactive"])
 
 
 def test_a_unit_is_inactive_only_over_the_whole_window() -> None:
-    model = nn.Sequential(nn.Linear(1, 2, bias=False), nn.ReLU())
+    model = nn.Sequential(nn.Linear(1, 10, bias=False), nn.ReLU())
     with torch.no_grad():
-        model[0].weight.copy_(torch.tensor([[1.0], [-1.0]]))
+        model[0].weight.copy_(torch.tensor([[1.0], [-1.0]] * 5))
     probe = LayerProbe(model, window=2)
     shares = [
         one_step(model, torch.full((3, 1), sign), probe=probe, lr=0)["0"]["inactive"] for sign in (1.0, -1.0, -1.0)

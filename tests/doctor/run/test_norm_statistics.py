@@ -75,8 +75,9 @@ def test_modes() -> None:
     assert rule.lacks(RunRecord())
     scored = list(rule.check(RunRecord(facts={"eval_in_train_mode": ["", "net.drop"], "train_in_eval_mode": []})))
     assert [(one.severity, one.where) for one in scored] == [("warning", "model")]
-    whole = list(rule.check(RunRecord(facts={"train_in_eval_mode": [""]})))
-    assert [one.severity for one in whole] == ["warning"]
+    for untouched, severity in ((True, "warning"), (False, "info")):  # or norms have statistics from before
+        facts = {"train_in_eval_mode": ["net.norm"], "untouched_statistics": untouched}
+        assert [one.severity for one in rule.check(RunRecord(facts=facts))] == [severity]
     frozen = list(rule.check(RunRecord(facts={"train_in_eval_mode": ["backbone.bn1"], "eval_in_train_mode": []})))
     assert [(one.severity, one.where) for one in frozen] == [("info", "backbone.bn1")]
     assert not list(rule.check(RunRecord(facts={"train_in_eval_mode": [], "eval_in_train_mode": []})))

@@ -93,6 +93,11 @@ def test_learning_by_heart_shows_on_other_images_only() -> None:
     assert ids(record(memorised, val={**guessing, "loss": evals(np.linspace(2.3, 0.8, 20))})) == []
 
 
+def test_validation_is_blind_until_norms_have_followed() -> None:
+    early = {"accuracy": Curve.of([20, 30, 40, 50], [0.1] * 4), "loss": Curve.of([20, 30, 40, 50], [2.4] * 4)}
+    assert "60 steps" in examine(RULES, record(np.linspace(2.3, 0.5, 50), val=early)).silent["labels-unrelated"]
+
+
 def test_uneven_classes_do_not_make_a_guess_of_what_is_known() -> None:
     memorised, counts = np.linspace(1.8, 0.5, 300), (400, *(50,) * 9)
     scores = {"loss": evals(np.linspace(2.3, 4, 20)), "accuracy": evals(0.28)}

@@ -37,6 +37,14 @@ def test_a_rate_a_thousand_times_too_low(digits_run: Callable[..., RunRecord]) -
     assert "24% is done" in examine(RULES, sooner).silent["learning-rate-too-low"]
 
 
+def test_a_net_that_was_trained_before_has_little_left_to_win(layer_series: Callable[..., LayerSeries]) -> None:
+    layers = layer_series(update_ratio=[[2e-4, 3e-4]], times=20)
+    ten = {"task": "classification", "classes": tuple("0123456789"), "layers": layers}
+    for start, expected in ((2.3, True), (0.2, False)):
+        values = np.linspace(start, 0.9 * start, 400)
+        assert ("learning-rate-too-low" in dict(found(record(values, **ten)))) == expected
+
+
 def test_a_run_cut_short_wants_more_epochs(digits_run: Callable[..., RunRecord]) -> None:
     (only,) = examine(RULES, digits_run(epochs=3, rate=5e-4)).findings
     assert (only.id, only.severity, only.remedy) == ("not-converged", "warning", {"trainer.epochs": 6})
@@ -110,7 +118,7 @@ def test_flat_and_high_with_a_low_score_is_underfitting() -> None:
 
 def test_a_loss_that_hardly_falls_at_the_end_is_flat_once_the_run_is_over() -> None:
     at, ten = STEPS[19::20], {"task": "classification", "classes": tuple("0123456789"), "budget": 400}
-    train, val = (Curve.of(at, np.full(20, value)) for value in (0.6, 0.5))
+    train, val = (Curve.of(at, np.full(20, value)) for value in (0.5, 0.4))
     scores = {"train": {"accuracy": train}, "val": {"accuracy": val}}
     # Over the last two fifths it falls by 0.13 of the start, over the last quarter by 0.04, or by 0.08.
     slow = np.interp(STEPS, [1, 240, 300, 400], [2.3, 1.2, 1.0, 0.9])

@@ -231,14 +231,15 @@ def _read(rates: np.ndarray, losses: np.ndarray) -> RateBand | None:
     for row in smooth:
         start, least = float(np.nanmedian(row[:5])), int(np.nanargmin(row))
         fall = start - row[least]
-        if not fall > 0.02 * abs(start):
+        still = float(np.nanstd(row[: max(5, len(row) // 5)]))  # rates that do nothing: how batches differ
+        if not fall > max(0.02 * abs(start), 4 * still):
             continue
         begins = int(np.flatnonzero(row <= start - 0.1 * fall)[0])
         slope = np.diff(row[: least + 1])
         steepest = int(np.argmin(slope)) if len(slope) else least
         low.append(rates[begins])
         suggested.append(min(rates[least] / 10, rates[steepest]))
-        after = np.flatnonzero(row[least:] > row[least] + 0.5 * fall)
+        after = np.flatnonzero(row[least:] > start)
         if len(after):
             diverges.append(rates[least + int(after[0])])
     if not suggested:

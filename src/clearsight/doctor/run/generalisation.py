@@ -48,7 +48,7 @@ class Overfitting(Rule[RunRecord]):
     source = "Prechelt 1998, Early stopping - but when?; Amazon SageMaker Debugger, Overfit rule"
 
     def __init__(
-        self, *, rise: float = 1.1, evals: int = 5, lost: float = 0.03, alone: float = 2.0, share: float = 0.3
+        self, *, rise: float = 1.1, evals: int = 5, lost: float = 0.05, alone: float = 2.0, share: float = 0.3
     ) -> None:
         self.rise, self.evals, self.lost, self.alone, self.share = rise, evals, lost, alone, share
 
@@ -175,7 +175,8 @@ class OverRegularised(Rule[RunRecord]):
             return "20 training losses and four validation scores"
         far = done(evidence)
         # Weights that are gone do not come back: no need to wait.
-        least = self.share / 2 if weights_left(evidence) < self.shrunk else self.share
+        gone = weights_left(evidence) < self.shrunk and self._decays(evidence)
+        least = self.share / 2 if gone else self.share
         return "" if far is not None and far >= least else f"{least:.0%} of the planned steps"
 
     def check(self, evidence: RunRecord) -> Iterable[Finding]:
@@ -227,7 +228,7 @@ class OverRegularised(Rule[RunRecord]):
         """What does it, as far as the recipe says, and how that is known; nothing where nothing does."""
         dropout, smoothing = setting(record, "model", "dropout") or 0.0, label_smoothing(record)
         norms = weights_left(record)
-        if norms < self.shrunk:
+        if norms < self.shrunk and self._decays(record):
             return "weight_decay", f"weights shrank to {norms:.2g} of their norm"
         if smoothing >= 0.95 or (smoothing >= 0.5 and left >= 0.5):
             return "label_smoothing", f"labels keep {1 - smoothing:.2g} of their certainty"
@@ -237,6 +238,16 @@ class OverRegularised(Rule[RunRecord]):
         if gap >= self.wide or (gap >= self.gap and left >= self.left):
             return knob, f"the validation score is {gap:.2g} above that in training"
         return "", ""
+
+    def _decays(self, record: RunRecord) -> bool:
+        """Whether the decay of the recipe makes weights halve within the run; taken for so where it is not known."""
+        decay, momentum = setting(record, "optimizer", "weight_decay"), setting(record, "optimizer", "momentum") or 0.0
+        rates = record.lr.finite()
+        if decay is None or not len(rates):
+            return True
+        path = float(np.mean(rates.values)) * record.steps
+        inner = record.recipe["optimizer"].get("name") == "sgd"  # the decay is part of the gradient that is kept
+        return decay * path / ((1 - momentum) if inner and momentum < 1 else 1) >= math.log(2)
 
     def _remedy(self, record: RunRecord, knob: str) -> dict[str, float]:
         section = "optimizer" if knob == "weight_decay" else "model"

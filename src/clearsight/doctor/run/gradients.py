@@ -9,7 +9,7 @@ import numpy as np
 
 from clearsight.doctor.rule import Rule
 from clearsight.doctor.run.layer_values import held_since, measured, weight_layers
-from clearsight.doctor.run.rates import slower
+from clearsight.doctor.run.rates import slower, times
 from clearsight.doctor.run.record import Curve, LayerSeries, RunRecord
 from clearsight.doctor.run.signals import starting_loss, training_loss, update_ratio, weights_left
 from clearsight.doctor.run.smoothing import level, thin
@@ -216,17 +216,20 @@ class ClippedSteps(Rule[RunRecord]):
     def check(self, evidence: RunRecord) -> Iterable[Finding]:
         """At most one finding."""
         norms, bound = evidence.grad_norm.finite(), evidence.clip_norm or np.inf
-        share, usual = float(np.mean(norms.values > bound)), level(norms)
+        # Norms that were taken after clipping end at the bound.
+        share, usual = float(np.mean(norms.values >= 0.999 * bound)), level(norms)
         if share <= self.share:
             return
-        short = bound < self.left * usual and level(update_ratio(evidence)) < self.update
+        after = float(norms.values.max()) <= 1.001 * bound
+        short = (after or bound < self.left * usual) and level(update_ratio(evidence)) < self.update
+        wanted = bound * max(times(evidence) or 10.0, 1.0) if after else 2 * usual
         yield Finding(
             id=self.id,
             severity="warning" if short else "info",
             where="trainer.clip_norm",
-            explanation=f"{share:.0%} of the steps are clipped to {bound:g} (median norm {usual:.3g}), so that the "
-            "learning rate alone no longer says how far a step goes. A longer warm-up, a lower rate or a higher bound "
-            "leave clipping to the exceptions.",
+            explanation=f"{share:.0%} of the steps are clipped to {bound:g} (median norm{' then' if after else ''} "
+            f"{usual:.3g}), so that the learning rate alone no longer says how far a step goes. A longer warm-up, a "
+            "lower rate or a higher bound leave clipping to the exceptions.",
             evidence={
                 "row": "T8",
                 "step": int(norms.steps[0]),
@@ -235,6 +238,6 @@ class ClippedSteps(Rule[RunRecord]):
                 "usual": usual,
                 "plot": {"curves": ["grad_norm"]},
             },
-            remedy={"trainer.clip_norm": float(f"{2 * usual:.2g}")} if short and evidence.recipe else {},
+            remedy={"trainer.clip_norm": float(f"{wanted:.2g}")} if short and evidence.recipe else {},
             source=self.source,
         )

@@ -138,6 +138,14 @@ def _walk(module: nn.Module, name: str = "", *, compiled: bool = False) -> Itera
     yield from visit(module, name, compiled)
 
 
+def untouched_statistics(module: nn.Module) -> bool:
+    """Whether a norm's running statistics are as they were made: means of 0 and variances of 1."""
+    mean, var = getattr(module, "running_mean", None), getattr(module, "running_var", None)
+    return (
+        isinstance(mean, torch.Tensor) and isinstance(var, torch.Tensor) and bool((mean == 0).all() & (var == 1).all())
+    )
+
+
 def modes_matter(root: nn.Module) -> list[tuple[str, nn.Module]]:
     """The modules that do something else in training than in evaluation: dropout and norms with running statistics."""
     found = []

@@ -58,6 +58,7 @@ _KINDS: dict[str, tuple[Callable[..., Any], ...]] = {
 }
 _KIND_OF = {function: kind for kind, functions in _KINDS.items() for function in functions}
 _CUT = ("relu", "relu6", "hardswish")  # give exact zeros
+FEW = 10  # units of a layer, below which the share that is dead says little: the narrow part of a gate
 _FLAT = {"sigmoid": 5.0, "tanh": 3.0}  # beyond it the slope is below 0.7 % and 1 % of its peak
 
 
@@ -156,7 +157,7 @@ class LayerProbe:
             count = len(self.layers)
             self._vectors["update"] = norms_by_layer(moved, [i for *_, i in self._kept], count, device)
             for i, masks in self._active.items():
-                if masks:
+                if masks and masks[0].numel() >= FEW:
                     share = 1 - torch.stack(list(masks)).any(0).float().mean()
                     self._numbers.append(("inactive", i, 1, share))
             row = self._gather(device)

@@ -13,7 +13,7 @@ from torch.optim import Optimizer
 
 from clearsight.doctor.run.hook import Hook
 from clearsight.doctor.run.layer_measures import total_norm
-from clearsight.doctor.run.layer_plan import modes_matter
+from clearsight.doctor.run.layer_plan import modes_matter, untouched_statistics
 from clearsight.doctor.run.layer_probe import LayerProbe
 from clearsight.doctor.run.optimizer_hooks import OptimizerHooks, loss_scale
 from clearsight.doctor.run.telemetry import LayerNote
@@ -140,8 +140,10 @@ class ModelWatch:
                 norm = total_norm([p.grad for p in self._parameters if p.grad is not None])
                 self.norm = norm if scale is None or norm is None else norm / scale.to(norm.device)
             self._probe.before_update(scale)
-        if not self._root.training:
-            self._facts["train_in_eval_mode"] = [name for name, _ in modes_matter(self._root)]
+        if not self._root.training and "train_in_eval_mode" not in self._facts:
+            matter = modes_matter(self._root)
+            self._facts["train_in_eval_mode"] = [name for name, _ in matter]
+            self._facts["untouched_statistics"] = any(untouched_statistics(module) for _, module in matter)
 
     def after_update(self) -> None:
         """The weights are new."""

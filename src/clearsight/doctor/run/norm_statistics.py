@@ -95,7 +95,7 @@ class WrongMode(Rule[RunRecord]):
         return "" if known else "the modes of modules"
 
     def check(self, evidence: RunRecord) -> Iterable[Finding]:
-        """A warning where the model itself is in the wrong mode, an info where some of its modules are in eval mode."""
+        """A warning, and an info where training in evaluation mode may be meant: norms have statistics from before."""
         scored: list[str] = list(evidence.facts.get("eval_in_train_mode") or ())
         trained: list[str] = list(evidence.facts.get("train_in_eval_mode") or ())
         if scored:
@@ -106,12 +106,12 @@ class WrongMode(Rule[RunRecord]):
                 "and changed, statistics of the batch. Call model.eval() before, and model.train() after.",
             )
         if trained:
-            whole = "" in trained
+            whole = bool(evidence.facts.get("untouched_statistics"))
             yield self._finding(
                 "warning" if whole else "info",
                 trained,
-                "The model is trained in evaluation mode: dropout is off and batch norms do not follow. Call "
-                "model.train() before each epoch."
+                "The model is trained in evaluation mode: dropout is off, and batch norms stay at a mean of 0 and a "
+                "variance of 1, as if they were not there. Call model.train() before each epoch."
                 if whole
                 else f"{_named(trained)} are in evaluation mode in training: right where they are frozen on purpose.",
             )

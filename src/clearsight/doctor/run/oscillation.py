@@ -51,7 +51,7 @@ class Oscillation(Rule[RunRecord]):
             return
         size = float(np.median(back[swings]))
         name, at = score(evidence)[0], int(curve.steps[swings[0] + 1])
-        wide = np.mean(back >= self.strong) >= self.often and np.sum(back >= self.strong) >= 2
+        wide = np.mean(back >= self.strong) >= self.often and np.sum(back >= self.strong) >= 3
         yield Finding(
             id=self.id,
             severity="warning" if wide else "info",

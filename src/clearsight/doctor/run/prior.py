@@ -99,6 +99,7 @@ class LabelsUnrelated(Rule[RunRecord]):
 
     Args:
         share: of the budget before which nothing is said.
+        steps: before which nothing is said: until running statistics of norms have followed, validation is blind.
         factor: validation accuracy in shares of the most frequent class, below which it is a guess.
         learned: fall of the training loss, in losses of a guess, that counts as learning.
         apart: of the score on training images above that on others, where it is known.
@@ -107,13 +108,17 @@ class LabelsUnrelated(Rule[RunRecord]):
     id = "labels-unrelated"
     source = "Zhang et al. 2017, arXiv:1611.03530"
 
-    def __init__(self, *, share: float = 0.3, factor: float = 1.5, learned: float = 0.03, apart: float = 0.05) -> None:
-        self.share, self.factor, self.learned, self.apart = share, factor, learned, apart
+    def __init__(
+        self, *, share: float = 0.5, steps: int = 60, factor: float = 1.5, learned: float = 0.03, apart: float = 0.05
+    ) -> None:
+        self.share, self.steps, self.factor, self.learned, self.apart = share, steps, factor, learned, apart
 
     def lacks(self, evidence: RunRecord) -> str:
         """A loss, a score on validation images, the number of classes, and that the run is past its start."""
         if "accuracy" not in score(evidence)[0] or len(score(evidence)[1]) < 3:
             return "three validation accuracies"
+        if evidence.steps < self.steps:
+            return f"{self.steps} steps, there are {evidence.steps}"
         return _lacks(evidence, self.share)
 
     def check(self, evidence: RunRecord) -> Iterable[Finding]:
@@ -122,7 +127,7 @@ class LabelsUnrelated(Rule[RunRecord]):
         if guess is None or share is None or len(loss) < 20:
             return
         name, curve = score(evidence)
-        best = level(curve, max(3, len(curve) // 2))
+        best = float(curve.values[-3:].max())
         if best > self.factor * share or 2 * share > 1 or not self._blind(evidence):
             return
         reached = level(training_score(evidence), 5)

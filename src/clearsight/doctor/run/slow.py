@@ -80,6 +80,8 @@ class LearningRateTooLow(_Late):
         won = (start - now) / max(abs(room), 1e-12)
         updates = level(update_ratio(evidence))
         tiny = updates < self.update
+        if start < 0.3 * (chance_loss(evidence) or 0.0):
+            return  # trained before: what is left to win is little
         if won > (self.ended if tiny and evidence.finished else self.fallen) or won < -0.01:
             return
         trend = slope(loss)
@@ -142,7 +144,7 @@ class NotConverged(_Late):
         left: float = 0.2,
         better: float = 0.01,
         rising: float = 0.05,
-        high: float = 0.3,
+        high: float = 0.4,
     ) -> None:
         self.last, self.gained, self.left, self.better = last, gained, left, better
         self.rising, self.high = rising, high
@@ -202,7 +204,8 @@ class Underfitting(_Late):
     Args:
         share: of the budget before which nothing is said.
         high: share of the starting loss that is left.
-        score: on training images, above which the model does fit.
+        score: on training images, above which it is worth knowing only: the model fits most of them.
+        fits: above which nothing is said.
         flat: fall over two fifths of the run, in starting losses.
         ended: fall over the last quarter of a run that is over.
         better: score gained in that quarter, with which the model still learns.
@@ -216,12 +219,13 @@ class Underfitting(_Late):
         *,
         share: float = 0.5,
         high: float = 0.3,
-        score: float = 0.75,
+        score: float = 0.55,
+        fits: float = 0.75,
         flat: float = 0.02,
         ended: float = 0.05,
         better: float = 0.03,
     ) -> None:
-        self.share, self.high, self.score = share, high, score
+        self.share, self.high, self.score, self.fits = share, high, score, fits
         self.flat, self.ended, self.better = flat, ended, better
 
     def check(self, evidence: RunRecord) -> Iterable[Finding]:
@@ -237,9 +241,10 @@ class Underfitting(_Late):
         validation, blind = level(score(evidence)[1], 3), chance_score(evidence)
         if blind is not None and validation <= 1.5 * blind:
             return
-        if max(value for value in (reached, validation, 0.0) if math.isfinite(value)) > self.score:
+        known = max(value for value in (reached, validation, 0.0) if math.isfinite(value))
+        if known > self.fits:
             return
-        sure = math.isfinite(reached)
+        sure = math.isfinite(reached) and known <= self.score
         blocks = running_median(thin(loss, 40), 3)
         flat = np.flatnonzero(blocks.values <= now + 0.05 * start)
         at = int(blocks.steps[flat[0]]) if len(flat) else int(loss.steps[0])
