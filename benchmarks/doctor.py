@@ -2,8 +2,9 @@
 
 Each run is a plain PyTorch loop of seconds on one thread: rules on the model before it, the watch and the keeper of
 steps while it goes, rules on data where the fault is in the data; the peers look at the same run. Rows of runs are kept
-in `--out`, so that a benchmark that was stopped goes on. Rules are set on `--part tune`; the bars are on
-`--part report`, whose data sets and architectures are others.
+in `--out`, so that a benchmark that was stopped goes on. Each part has data sets and architectures of its own: rules
+were first set on `--part tune`; a first held-out figure, on what is now `--part second`, led to changes of them;
+`--part report`, which has the bars, was looked at only after that.
 """
 
 from __future__ import annotations
@@ -34,13 +35,14 @@ from harness import ROOT, Options, arguments, need, report, stop
 if TYPE_CHECKING:
     from doctor_job import Job
 
-FOLDERS = ("bccd", "membrane", "mnist_t10k", "sign_digits", "spoken_digits")
+FOLDERS = ("bccd", "fruits", "membrane", "mnist_t10k", "nuclei", "sign_digits", "spoken_digits")
+PARTS: tuple[str, ...] = ("tune", "second", "report")
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """What this benchmark can be told besides."""
-    parser.add_argument("--part", choices=["tune", "report", "all"], default="all", help="of data and architectures")
+    parser.add_argument("--part", choices=[*PARTS, "all"], default="all", help="of data and architectures")
     parser.add_argument("--only", default="", metavar="FAULT", help="runs with this fault alone, and their twins")
     parser.add_argument("--workers", type=int, default=2, help="processes of one thread each (default: 2)")
     parser.add_argument("--out", type=Path, default=ROOT / "runs" / "doctor", help="results, kept; data, cached")
@@ -140,7 +142,7 @@ def main() -> int:
         return 0
     from doctor_tables import rows_of, show
 
-    parts = ["tune", "report"] if options.extra.part == "all" else [options.extra.part]
+    parts = list(PARTS) if options.extra.part == "all" else [options.extra.part]
     name = "quick" if options.quick else options.extra.only or "results"
     file = options.extra.out / f"{name}.jsonl"
     if not (options.extra.scores or options.extra.again):

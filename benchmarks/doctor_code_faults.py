@@ -27,7 +27,7 @@ from doctor_training import Bench
 
 __all__ = ["CODE_FAULTS"]
 
-_NORMED = ("cnn_bn", "resnet", "depthwise")
+_NORMED = ("cnn_bn", "resnet", "depthwise", "dense")
 
 
 # ------------------------------------------------------------------------------------------------ the model
@@ -145,7 +145,7 @@ _SOFTMAX = frozenset({"softmax-before-cross-entropy", "double-softmax", "loss-ta
 CODE_FAULTS: dict[str, Fault] = {
     "dead-relu": Fault(
         row="T4", accepted=frozenset({"dead-at-start", "dead-units"}), levels=(0.3, 0.6, 0.9), built=_dead,
-        nets=("mlp", "cnn", "cnn_bn", "resnet", "depthwise"),
+        nets=("mlp", "cnn", "cnn_bn", "resnet", "depthwise", "dense"),
     ),
     "init-constant": Fault(
         row="P2", accepted=frozenset({"identical-units", "activation-scale", "initial-loss-off"}), built=_constant
@@ -194,7 +194,8 @@ CODE_FAULTS: dict[str, Fault] = {
         row="T7", accepted=frozenset({"gradients-not-cleared"}), built=_set("clear", value=False), proven=True
     ),
     "eval-in-training": Fault(
-        row="T6", accepted=frozenset({"wrong-mode"}), built=_set("train_mode", value=False), nets=_NORMED
+        row="T6", accepted=frozenset({"wrong-mode"}), built=_set("train_mode", value=False), proven=True,
+        nets=_NORMED,
     ),
     "train-in-evaluation": Fault(
         row="T6", accepted=frozenset({"wrong-mode"}), built=_set("eval_mode", value=True), proven=True, nets=_NORMED

@@ -23,7 +23,8 @@ RATE_HIGH = frozenset(
     }
 )  # fmt: skip
 _RATE_LOW = frozenset({"learning-rate-too-low", "learning-rate-out-of-band", "not-converged"})
-_RELU = ("mlp", "cnn", "cnn_bn", "resnet", "depthwise")
+_RELU = ("mlp", "cnn", "cnn_bn", "resnet", "depthwise", "dense")
+_SGD = ("mlp", "cnn", "cnn_bn", "resnet", "dense")
 _INPUT = frozenset({"input-not-normalised", "normalisation-mismatch"})
 _WRONG_LABELS = frozenset({"label-error", "conflicting-labels", "labels-unrelated"})
 
@@ -88,7 +89,7 @@ _KNOBS = {
     "rate-low": Fault(row="T9", accepted=_RATE_LOW | {"underfitting"}, levels=(1e-2, 1e-3), settings=_rate),
     "momentum-high": Fault(
         row="T8", accepted=RATE_HIGH | {"oscillating-score"}, levels=(0.99, 0.999), settings=_knob("momentum"),
-        nets=("mlp", "cnn", "cnn_bn", "resnet"),
+        nets=_SGD,
     ),
     "decay-too-early": Fault(
         row="T15", accepted=_RATE_LOW | {"underfitting", "plateau"}, settings=_knob("schedule", "early")
@@ -102,7 +103,7 @@ _KNOBS = {
     ),
     "clip-too-low": Fault(
         row="T2", accepted=frozenset({"most-steps-clipped", "learning-rate-too-low"}), levels=(1e-2, 1e-3),
-        settings=_knob("clip"), nets=("mlp", "cnn", "cnn_bn", "resnet"),
+        settings=_knob("clip"), nets=_SGD,
     ),
     "unshuffled": Fault(row="D9", accepted=frozenset({"unshuffled"}), settings=_knob("shuffle", value=False)),
     "input-255": Fault(row="P8", accepted=_INPUT, settings=_knob("scale"), levels=(20, 255)),
@@ -132,7 +133,7 @@ _KNOBS = {
     ),
     "decay-high": Fault(
         row="T16", accepted=frozenset({"over-regularised", "underfitting", "stuck-at-prior"}), levels=(0.3, 10),
-        settings=_knob("weight_decay"), nets=("mlp", "cnn", "cnn_bn", "resnet"),
+        settings=_knob("weight_decay"), nets=_SGD,
     ),
     "smoothing-high": Fault(
         row="T16", accepted=frozenset({"over-regularised", "underfitting", "stuck-at-prior"}), levels=(0.9, 0.98),
@@ -142,7 +143,7 @@ _KNOBS = {
     "sigmoid-net": Fault(
         row="T3", accepted=frozenset({"vanishing-gradient", "saturated-units", "activation-scale"}),
         settings=lambda setup, _: replace(setup, activation="sigmoid", norm="none"),
-        nets=("cnn", "cnn_bn", "resnet", "depthwise"),
+        nets=("cnn", "cnn_bn", "resnet", "depthwise", "dense"),
     ),
     "few-images": Fault(
         row="T13", accepted=frozenset({"overfitting", "few-examples"}), levels=(60, 30), settings=_knob("images"),
@@ -150,11 +151,12 @@ _KNOBS = {
     ),
     "batch-of-two": Fault(
         row="S9", accepted=frozenset({"tiny-batch-norm", "norm-statistics-drift", "one-value-norm"}),
-        settings=_pairs, nets=("cnn_bn", "resnet", "depthwise"),
+        settings=_pairs, nets=("cnn_bn", "resnet", "depthwise", "dense"),
     ),
     "augment-flips": Fault(
         row="D10", accepted=frozenset({"augmentation-breaks-label", "over-regularised", "underfitting"}),
-        settings=_knob("augment", ("turn",)), on_data=True, sets=("digits", "signs", "mnist", "spoken"),
+        settings=_knob("augment", ("turn",)), on_data=True,
+        sets=("digits", "signs", "mnist", "spoken", "speakers"),
     ),
     "augment-covers": Fault(
         row="D10", accepted=frozenset({"augmentation-breaks-label", "over-regularised", "underfitting"}),
@@ -248,8 +250,9 @@ _DATA = {
         levels=(0.1, 0.4), data=_blank, on_data=True, proven=True,
     ),
     "wrong-layout": Fault(
-        row="P9", accepted=frozenset({"wrong-layout"}), data=_wrong_layout, proven=True, sets=("signs", "cells"),
-        nets=("cnn", "cnn_bn", "resnet", "depthwise", "vit"),
+        row="P9", accepted=frozenset({"wrong-layout"}), data=_wrong_layout, proven=True,
+        sets=("signs", "cells", "fruits"),
+        nets=("cnn", "cnn_bn", "resnet", "depthwise", "vit", "dense", "mixer", "next"),
     ),
 }  # fmt: skip
 

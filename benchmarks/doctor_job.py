@@ -34,7 +34,7 @@ class Job:
         key: names it for good; a run that is known by its key is not run again.
         kind: `clean`, `fault`, `double`, `twin` (the same without its faults), `remedy` (with the first remedy),
             `anomaly` (with `torch.autograd.detect_anomaly` in place of the doctor) or `data` (rules on data alone).
-        part: `tune` or `report`.
+        part: of the runs, key of `doctor_plan.PARTS`.
         setup: its knobs, before faults turn them.
         faults: name and severity of each.
         patch: knobs that are turned after faults have.

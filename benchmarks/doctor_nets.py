@@ -1,4 +1,4 @@
-"""Six architectures in small, with the knobs that runs are varied by."""
+"""Nine architectures in small, with the knobs that runs are varied by."""
 
 from __future__ import annotations
 
@@ -128,6 +128,68 @@ class Transformer(nn.Module):
         return self.head(self.norm(self.blocks(tokens)).mean(1))
 
 
+class Mixing(nn.Module):
+    """A small network across tokens, then one for each token, both led around; Tolstikhin et al. 2021."""
+
+    def __init__(self, parts: Parts, tokens: int, width: int) -> None:
+        super().__init__()
+        self.norm1, self.norm2 = nn.LayerNorm(width), nn.LayerNorm(width)
+        self.across = nn.Sequential(nn.Linear(tokens, 2 * tokens), parts.activation(), nn.Linear(2 * tokens, tokens))
+        self.mlp = nn.Sequential(nn.Linear(width, 2 * width), parts.activation(), nn.Linear(2 * width, width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`(n, tokens, width)`."""
+        x = x + self.across(self.norm1(x).transpose(1, 2)).transpose(1, 2)
+        return x + self.mlp(self.norm2(x))
+
+
+class Mixer(nn.Module):
+    """Patches, two blocks of mixing, the mean of the tokens."""
+
+    def __init__(self, parts: Parts, shape: Sequence[int], classes: int) -> None:
+        super().__init__()
+        channels, height, wide = shape
+        patch, width = (2 if height <= 8 else 4), max(4, parts.wide(32))
+        tokens = (height // patch) * (wide // patch)
+        self.patches = nn.Conv2d(channels, width, patch, patch)
+        self.blocks = nn.Sequential(Mixing(parts, tokens, width), Mixing(parts, tokens, width))
+        self.norm = nn.LayerNorm(width)
+        self.head = nn.Sequential(*parts.drop(), nn.Linear(width, classes))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits."""
+        tokens = self.patches(x).flatten(2).transpose(1, 2)
+        return self.head(self.norm(self.blocks(tokens)).mean(1))
+
+
+class Grown(nn.Module):
+    """A convolution whose maps are put beside those that it is given; Huang et al. 2017."""
+
+    def __init__(self, parts: Parts, before: int, more: int) -> None:
+        super().__init__()
+        self.body = nn.Sequential(*parts.conv(before, more), parts.activation())
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Same size, more channels."""
+        return torch.cat([x, self.body(x)], 1)
+
+
+class Depthwise(nn.Module):
+    """A wide convolution of each channel, a small network for each place, led around; Liu et al. 2022."""
+
+    def __init__(self, parts: Parts, width: int) -> None:
+        super().__init__()
+        self.body = nn.Sequential(
+            *parts.conv(width, width, kernel=5, groups=width),
+            nn.Conv2d(width, 2 * width, 1), parts.activation(),
+            nn.Conv2d(2 * width, width, 1),
+        )  # fmt: skip
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Same shape."""
+        return x + self.body(x)
+
+
 # ------------------------------------------------------------------------------------------------ nets
 def _mlp(parts: Parts, shape: Sequence[int], classes: int) -> nn.Module:
     width = parts.wide(64)
@@ -182,6 +244,33 @@ def _depthwise(parts: Parts, shape: Sequence[int], classes: int) -> nn.Module:
     )  # fmt: skip
 
 
+def _dense(parts: Parts, shape: Sequence[int], classes: int) -> nn.Module:
+    first, more = parts.wide(12), parts.wide(8)
+    middle = parts.wide(16)
+    return nn.Sequential(
+        *parts.conv(shape[0], first, stride=2), parts.activation(),
+        Grown(parts, first, more), Grown(parts, first + more, more),
+        *parts.conv(first + 2 * more, middle, kernel=1), parts.activation(), nn.AvgPool2d(2),
+        Grown(parts, middle, more), Grown(parts, middle + more, more),
+        nn.AdaptiveAvgPool2d(1), nn.Flatten(),
+        *parts.drop(),
+        nn.Linear(middle + 2 * more, classes),
+    )  # fmt: skip
+
+
+def _next(parts: Parts, shape: Sequence[int], classes: int) -> nn.Module:
+    patch, width = (2 if shape[1] <= 8 else 4), parts.wide(24)
+    return nn.Sequential(
+        nn.Conv2d(shape[0], width, patch, patch), *parts.norm(width),
+        Depthwise(parts, width), Depthwise(parts, width), Depthwise(parts, width),
+        *parts.norm(width),
+        nn.AdaptiveAvgPool2d(1), nn.Flatten(),
+        *parts.drop(),
+        nn.Linear(width, classes),
+    )  # fmt: skip
+
+
+GELU = ("vit", "mixer", "next")  # where nothing else is asked for
 NETS: dict[str, tuple[str, Callable[[Parts, Sequence[int], int], nn.Module]]] = {
     "mlp": ("none", _mlp),
     "cnn": ("none", _cnn),
@@ -189,6 +278,9 @@ NETS: dict[str, tuple[str, Callable[[Parts, Sequence[int], int], nn.Module]]] = 
     "resnet": ("bn", _resnet),
     "depthwise": ("bn", _depthwise),
     "vit": ("none", Transformer),
+    "dense": ("bn", _dense),
+    "mixer": ("none", Mixer),
+    "next": ("gn", _next),
 }
 
 
@@ -214,7 +306,7 @@ def build_net(
         width: factor on all widths.
     """
     own, build = NETS[name]
-    active = activation or ("gelu" if name == "vit" else "relu")
+    active = activation or ("gelu" if name in GELU else "relu")
     return build(Parts(norm or own, active, dropout, width), shape, classes)
 
 

@@ -29,7 +29,6 @@ from doctor_training import Bench, Looker
 __all__ = ["Doctor", "in_order", "plain"]
 
 
-
 class Doctor(Looker):
     """Everything of the doctor that a plain loop can use, with its defaults.
 

@@ -16,6 +16,9 @@ HABITS: dict[str, tuple[str, float, int]] = {
     "resnet": ("sgd", 0.05, 240),
     "depthwise": ("adam", 5e-3, 240),
     "vit": ("adamw", 3e-3, 400),
+    "dense": ("sgd", 0.05, 240),
+    "mixer": ("adamw", 3e-3, 240),
+    "next": ("adam", 5e-3, 240),
 }
 _RATES = {"sgd": 0.03, "adam": 3e-3, "adamw": 3e-3}
 
