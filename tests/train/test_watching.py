@@ -63,10 +63,27 @@ def test_an_error_ends_the_run_only_where_it_is_told_to(tmp_path, digits, stop, 
     assert told in RunFolder(tmp_path).read_findings()
 
 
-def step_of(number, loss):
+def test_the_images_of_a_spike_are_named(tmp_path, digits):
+    recipe = load_recipe("demo")
+    watch = Watcher(RunFolder(tmp_path), recipe, tuple("0123456789"), (20,) * 10, Console(quiet=True))
+    watch.on_start(
+        Started(
+            position=Position(), total_steps=400, total_epochs=None, minutes=None, steps_per_epoch=100,
+            model=digits.DigitNet(), folder=tmp_path,
+        )
+    )  # fmt: skip
+    for number in range(1, 401):
+        bad = number == 205
+        watch.on_step(step_of(number, 30.0 if bad else 2.3 * 0.99**number, ["good.png", "bad.png"] if bad else []))
+    (spike,) = [one for one in RunFolder(tmp_path).read_findings() if one.id == "loss-spike"]
+    assert spike.evidence["batches"] == [{"step": 205, "epoch": 3, "batch": 5, "images": ["good.png", "bad.png"]}]
+
+
+def step_of(number, loss, files=()):
     return Stepped(
-        position=Position(step=number), epoch=1, loss=loss, terms={"class": loss}, grad_norm=1.0, lr=0.1, images=4
-    )
+        position=Position(step=number), epoch=1, loss=loss, terms={"class": loss}, grad_norm=1.0, lr=0.1, images=4,
+        files=files,
+    )  # fmt: skip
 
 
 def test_a_rate_far_too_high_is_told_while_it_runs(tmp_path, digits):

@@ -21,6 +21,7 @@ from clearsight.doctor.run.model_watch import ModelWatch
 from clearsight.doctor.run.record import RunRecord
 from clearsight.doctor.run.recorder import Recorder
 from clearsight.doctor.run.resident import resident_bytes
+from clearsight.doctor.run.spikes import note_batch
 from clearsight.doctor.run.telemetry import TelemetryFile
 from clearsight.errors import ConfigError
 from clearsight.types import Finding
@@ -94,6 +95,7 @@ class Watch(LightningHooks):
         self._steps = self._examined = 0
         self._clock = math.nan  # end of the last step or evaluation
         self._waited: float | None = None
+        self._last_loss = math.nan
 
     # -------------------------------------------------------------------------------------------- beginning and end
     def attach(
@@ -146,7 +148,7 @@ class Watch(LightningHooks):
         self.detach(finished=kind is None)
 
     # -------------------------------------------------------------------------------------------- what the loop says
-    def step(
+    def step(  # noqa: PLR0913 - one call for all that a loop may know
         self,
         loss: float | Tensor | None = None,
         *,
@@ -156,6 +158,7 @@ class Watch(LightningHooks):
         accuracy: float | Tensor | None = None,
         metrics: Mapping[str, float | Tensor] | None = None,
         labels: Tensor | Sequence[int] | None = None,
+        files: Sequence[str] | None = None,
         step: int | None = None,
     ) -> None:
         """An optimiser step is done.
@@ -168,6 +171,7 @@ class Watch(LightningHooks):
             accuracy: on the step's images.
             metrics: what else was measured on them.
             labels: `(n,)` class ids of its images; those of the first steps tell whether the order is random.
+            files: names of its images; kept for steps whose loss stands out, which `loss-spike` names.
             step: its number, from 1; None counts.
 
         Raises:
@@ -192,6 +196,8 @@ class Watch(LightningHooks):
             put("train", name, at, value)
         if labels is not None:
             note_labels(self._recorder.facts, labels, epoch=self._recorder.about.steps_per_epoch)
+        if files is not None:
+            self._last_loss = note_batch(self._recorder.facts, at, loss, self._last_loss, files)
         self._keep_layers(until=at, norm=grad_norm)
         self._waited = None
         if at - self._examined >= self._pace:

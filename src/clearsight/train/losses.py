@@ -98,6 +98,7 @@ class LossReader:
                 grad_norm=norm,
                 lr=pending.info.lr,
                 images=pending.info.images,
+                files=[meta.path for meta in pending.info.meta],
             )
         )
 

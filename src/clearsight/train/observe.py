@@ -90,6 +90,7 @@ class Stepped:
         grad_norm: norm of the gradient before clipping, NaN when it was not measured.
         lr: rate of the first parameter group.
         images: images of the step, over all processes.
+        files: those of this process.
     """
 
     position: Position
@@ -99,6 +100,7 @@ class Stepped:
     grad_norm: float
     lr: float
     images: int
+    files: Sequence[Path] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -74,7 +74,10 @@ class Watcher(Observer):
     def on_step(self, event: Stepped) -> StopRequest | None:
         """Take in a step."""
         terms = event.terms if len(event.terms) > 1 else None
-        self._watch.step(event.loss, terms=terms, grad_norm=event.grad_norm, lr=event.lr, step=event.position.step)
+        files = [str(path) for path in event.files]
+        self._watch.step(
+            event.loss, terms=terms, grad_norm=event.grad_norm, lr=event.lr, files=files, step=event.position.step
+        )
         return self._stop()
 
     def on_evaluate(self, event: Evaluated) -> StopRequest | None:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from clearsight.doctor.rule import examine
 from clearsight.doctor.run.record import Curve, RunRecord
-from clearsight.doctor.run.spikes import LossSpike
+from clearsight.doctor.run.spikes import LossSpike, note_batch
 
 RULES = (LossSpike(),)
 
@@ -29,8 +32,21 @@ def test_a_spike_is_named_with_its_batch() -> None:
     assert (found.severity, found.evidence["steps"], found.evidence["count"]) == ("warning", [206, 300], 2)
     assert found.evidence["batches"] == [
         {"step": 206, "epoch": 5, "batch": 6, "images": ["a.png"]},
-        {"step": 300, "epoch": 6, "batch": 50},
+        {"step": 300, "epoch": 6, "batch": 50, "images": []},
     ]
+    assert found.explanation.endswith("that batch (a.png).")
+
+
+def test_names_are_kept_of_steps_that_stand_out() -> None:
+    facts: dict[str, Any] = {}
+    before = math.nan
+    for step, loss in enumerate((1.0, 0.9, torch.tensor(2.8), 0.8, 0.7, 0.9), start=1):
+        before = note_batch(facts, step, loss, before, [f"{step}.png"])
+    assert facts == {"batches": {"3": ["3.png"]}}
+    for step in range(10, 410, 2):
+        note_batch(facts, step, 30.0, 1.0, ["many.png"])
+    assert len(facts["batches"]) == 100
+    assert math.isnan(note_batch({}, 1, None, 1.0, []))
 
 
 @pytest.mark.parametrize(("height", "severities"), [(1.1, []), (1.3, ["info"]), (6.5, ["info"]), (7.2, ["warning"])])
