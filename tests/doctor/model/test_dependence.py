@@ -79,6 +79,14 @@ def test_dead_units_and_zeros_have_rules_of_their_own(mlp, cnn, cnn_bn, evidence
     assert unread(evidence_of(cnn_bn)) == []
 
 
+def test_many_squashing_layers_leave_a_little(evidence_of):
+    """Less than single precision shows, but more than nothing; behind a zero there is nothing."""
+    layers = [part for _ in range(9) for part in (nn.Sigmoid(), nn.Linear(32, 32))]
+    squashed = nn.Sequential(nn.Flatten(), nn.Linear(64, 32), *layers, nn.Sigmoid(), nn.Linear(32, 10))
+    assert unread(evidence_of(squashed)) == []
+    assert len(unread(evidence_of(nn.Sequential(Blind(0.0), nn.Linear(10, 32), *layers)))) == 1
+
+
 def test_dropout_does_not_hide_it(evidence_of):
     blind = nn.Sequential(Blind(0.0), nn.Dropout(0.5), nn.Linear(10, 10))
     assert len(unread(evidence_of(blind))) == 1

@@ -91,12 +91,11 @@ def _reach(evidence: ModelEvidence, images: Tensor) -> float | None:
     if most is None or most > UNCHANGED:
         return most
     # What many squashing layers leave of a difference may be lost in rounding, and is none the less there.
-    precise = dataclasses.replace(
-        evidence, model=copy.deepcopy(evidence.model).double(), images=evidence.images.double()
-    )
     try:
+        double = copy.deepcopy(evidence.model).double()
+        precise = dataclasses.replace(evidence, model=double, images=evidence.images.double())
         exact = _reach_at(precise, images.double(), least=_EXACT)
-    except RuntimeError:  # a model that cannot be called in double precision
+    except (RuntimeError, TypeError):  # a model that cannot be copied, or called in double precision
         return most
     return most if exact is None or exact <= _EXACT else max(exact, 2 * UNCHANGED)
 
