@@ -129,3 +129,26 @@ def test_real_digits_are_no_copies(shared_data: Path) -> None:
     planted = found_among(np.concatenate((thumbnails, brighter(thumbnails[:20]))))
     assert [pair for pair in planted if pair[1] < 10000] == []
     assert len(planted) == 20
+
+
+@pytest.mark.real
+def test_real_nuclei_look_alike_and_are_no_copies(shared_data: Path) -> None:
+    from scipy.ndimage import center_of_mass
+
+    crops = []
+    for file in sorted((shared_data / "nuclei" / "images").glob("*.png")):
+        picture = np.asarray(Image.open(file).convert("L"))
+        instances = np.asarray(Image.open(shared_data / "nuclei" / "instances" / file.name))
+        centres = center_of_mass(instances > 0, instances, np.unique(instances)[1:21])
+        for y, x in np.rint(centres).astype(int):
+            crop = picture[max(0, y - 16) : y + 16, max(0, x - 16) : x + 16].astype(float)
+            if crop.shape == (32, 32) and np.ptp(crop) > 8:
+                whole = Image.fromarray(np.rint(255 * (crop - crop.min()) / np.ptp(crop)).astype(np.uint8))
+                small = whole.resize((16, 16), Image.Resampling.BOX)
+                crops.append(np.asarray(small.resize((32, 32), Image.Resampling.BICUBIC)))
+    nuclei = np.stack(crops)
+    assert len(nuclei) > 300
+    assert found_among(nuclei) == []
+    assert sorted(found_among(np.concatenate((nuclei, brighter(nuclei[:3]))))) == [
+        [row, len(nuclei) + row] for row in range(3)
+    ]

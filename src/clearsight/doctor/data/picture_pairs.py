@@ -14,6 +14,9 @@ __all__ = ["PicturePairs", "find_picture_pairs", "varied_rows"]
 _FLAT = 2.0  # grey levels: a thumbnail that deviates less shows nothing that could be compared
 _CROWD = 64  # of pictures with one hash so many are compared with all others, the rest with the first
 _PARTS = (1.0, 0.75, 0.5, 0.25, 0.1)  # of the distance between the least correlation and 1
+_LIKE = 0.9  # correlation from which on pictures are alike
+_FEW = 10  # pairs, below which counts say little
+_SURE = 0.995  # correlation that files saved again have, and that a few pairs need where others are alike
 _CHUNK = 1 << 14
 
 
@@ -52,6 +55,7 @@ def find_picture_pairs(scan: Scan, rows: np.ndarray, *, distance: int = 4, simil
     10,000 handwritten digits 59 pairs of ones correlate above 0.98 without being copies, and 473 above 0.96; likeness
     thins out towards 1, copies gather there. So the threshold is raised until the pairs above it are at least twice as
     many as those in a band of the same width below; where they never are, the set has no copies that could be told.
+    A few pairs among others that are alike, as crops of smooth blobs are, need 0.995.
 
     Args:
         scan: of the data set.
@@ -78,7 +82,8 @@ def _where_copies_begin(alike: np.ndarray, similarity: float) -> float:
         level = 1 - part * (1 - similarity)
         above = int((alike > level).sum())
         band = int((alike > 2 * level - 1).sum()) - above
-        if 2 * band <= above:
+        likes = int((alike > min(_LIKE, 2 * level - 1)).sum()) - above
+        if 2 * band <= above and (above >= _FEW or not likes or level >= _SURE):
             return level
     return 1.0
 
