@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import os
-import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
-from rich.console import Console
-from rich.progress import Progress
-
+from clearsight.data.progress_bar import late_progress
 from clearsight.types import Record
 
 __all__ = ["PATIENCE", "in_threads"]
@@ -34,16 +31,12 @@ def in_threads(
         title: beside the bar.
     """
     threads = workers or min(16, os.cpu_count() or 1)
-    start, progress = time.monotonic(), Progress(console=Console(stderr=True), transient=True)
-    task, shown = progress.add_task(title, total=len(records)), False
-    with ThreadPoolExecutor(threads) as pool, warnings.catch_warnings():
+    with (
+        ThreadPoolExecutor(threads) as pool,
+        warnings.catch_warnings(),
+        late_progress(title, len(records), after=PATIENCE) as advance,
+    ):
         warnings.simplefilter("ignore")  # Pillow's, on files that get a finding of ours
-        try:
-            for done, result in enumerate(pool.map(judge, records), start=1):
-                if not shown and time.monotonic() - start > PATIENCE:
-                    progress.start()
-                    shown = True
-                progress.update(task, completed=done)
-                yield result
-        finally:
-            progress.stop()
+        for result in pool.map(judge, records):
+            advance()
+            yield result

@@ -16,9 +16,9 @@ import torch
 from torch import Tensor, nn
 
 from clearsight.data.prepare import load_image, prepare_image
+from clearsight.data.progress_bar import late_progress
 from clearsight.deploy.output import ResultFolder
 from clearsight.deploy.prediction import Prediction, Predictions
-from clearsight.deploy.progress import late_progress
 from clearsight.deploy.sources import Item, Source, list_items
 from clearsight.errors import ConfigError, DataError, RangeError, ShapeError
 from clearsight.recipe.schema import DataConfig, EvalConfig

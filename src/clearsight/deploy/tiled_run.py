@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from clearsight.deploy.progress import late_progress
+from clearsight.data.progress_bar import late_progress
 from clearsight.deploy.sources import Source
 from clearsight.deploy.tiled_image import ImageRows, match_depth, open_rows
 from clearsight.deploy.tiled_output import check_output, write_bands

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from clearsight.data.dataset import Dataset
+from clearsight.data.progress_bar import progress_bar
 from clearsight.data.read import read_dataset
 from clearsight.data.splits import split_dataset
-from clearsight.doctor.bar import progress_bar
 from clearsight.doctor.data.evidence import DataEvidence
 from clearsight.doctor.data.rules import RULES as DATA_RULES
 from clearsight.doctor.diagnosis import Diagnosis, ranked

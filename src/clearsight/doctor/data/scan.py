@@ -14,7 +14,7 @@ import numpy as np
 
 from clearsight.data.dataset import Dataset
 from clearsight.data.digit_scenes import cache_folder
-from clearsight.doctor.bar import progress_bar
+from clearsight.data.progress_bar import progress_bar
 from clearsight.doctor.data.crop_features import FEATURES, describe_patches
 from clearsight.doctor.data.perceptual_hash import perceptual_hashes
 from clearsight.doctor.data.scan_cache import cache_key, load_arrays, remove_older, save_arrays

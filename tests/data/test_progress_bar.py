@@ -2,13 +2,13 @@ import io
 
 from rich.console import Console
 
-from clearsight.deploy import progress
+from clearsight.data import progress_bar
 
 
 def drawn(monkeypatch, *, after, quiet=False):
     text = io.StringIO()
-    monkeypatch.setattr(progress, "Console", lambda stderr: Console(file=text, force_terminal=True))
-    with progress.late_progress("reading", 3, quiet=quiet, after=after) as advance:
+    monkeypatch.setattr(progress_bar, "Console", lambda stderr: Console(file=text, force_terminal=True))
+    with progress_bar.late_progress("reading", 3, quiet=quiet, after=after) as advance:
         for _ in range(3):
             advance()
     return text.getvalue()
