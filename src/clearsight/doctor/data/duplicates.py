@@ -149,8 +149,7 @@ class NearDuplicates(Rule[DataEvidence]):
 
 def _splits(evidence: DataEvidence) -> dict[str, np.ndarray]:
     """Readable rows of the splits that are used; all of them as one where there are no splits."""
-    parts = {"train": evidence.train, "val": evidence.val, "test": evidence.test}
-    found = {name: split_rows(evidence, part) for name, part in parts.items() if part is not None}
+    found = {name: split_rows(evidence, part) for name, part in evidence.splits.items() if part is not None}
     if not found:
         found = {"the data": split_rows(evidence, evidence.dataset)}
     return {name: rows for name, rows in found.items() if len(rows)}

@@ -44,6 +44,11 @@ class DataEvidence:
     changes: Mapping[str, Callable[[np.ndarray], np.ndarray]] = field(default_factory=dict)
     progress: bool = False
 
+    @property
+    def splits(self) -> dict[str, Dataset | None]:
+        """`train`, `val` and `test`; None for those that there are not."""
+        return {"train": self.train, "val": self.val, "test": self.test}
+
     @cached_property
     def scan(self) -> Scan:
         """What one look at each image of `dataset` tells; read on first use, kept on disk."""

@@ -65,8 +65,7 @@ def label_contrast(
         None where there are no two splits with so many.
     """
     units = split_units(evidence)[examples.record]
-    parts = {"train": evidence.train, "val": evidence.val, "test": evidence.test}
-    members = {name: _members(evidence, examples, part) for name, part in parts.items()}
+    members = {name: _members(evidence, examples, part) for name, part in evidence.splits.items()}
     counted = {name: rows & ~np.isnan(contradicted) for name, rows in members.items()}
     enough = [name for name, rows in counted.items() if len(np.unique(units[rows])) >= least]
     found = [
@@ -115,16 +114,12 @@ def same_kind(evidence: DataEvidence, examples: Labelled, names: Sequence[str]) 
         examples: whose labels are compared.
         names: of the two splits.
     """
-    parts = {"train": evidence.train, "val": evidence.val, "test": evidence.test}
-    counts = [
-        np.bincount(
-            examples.labels[_members(evidence, examples, parts[name])], minlength=int(examples.labels.max()) + 1
-        )
-        for name in names
-    ]
+    classes = int(examples.labels.max()) + 1
+    members = [_members(evidence, examples, evidence.splits[name]) for name in names]
+    counts = [np.bincount(examples.labels[rows], minlength=classes) for rows in members]
     if total_variation(*counts) > _MIXTURE:
         return False
-    rows = [varied_rows(evidence.scan, split_rows(evidence, parts[name])) for name in names]
+    rows = [varied_rows(evidence.scan, split_rows(evidence, evidence.splits[name])) for name in names]
     digests = [np.array(evidence.scan.md5)[part] for part in rows]
     pairs = find_picture_pairs(evidence.scan, np.unique(np.concatenate(rows))).rows
     across = pairs[np.isin(pairs, rows[0]).sum(axis=1) == 1]
