@@ -219,14 +219,14 @@ class LearningRateTooHigh(_OnLoss):
         high = np.flatnonzero((loss.values > guess) & (loss.steps > (well[-1] - 5 if len(well) else at)))
         if not len(high) or high[0] < 10:
             return False
+        first, jump = loss.steps[high[0] - 10], loss.steps[high[0]]
         rates = record.lr.finite()
-        now, first, jump = rates.values[rates.steps <= at], loss.steps[high[0] - 10], loss.steps[high[0]]
-        before = rates.values[(rates.steps >= first) & (rates.steps < jump)]
-        after = now[-max(1, int(np.count_nonzero((rates.steps >= jump) & (rates.steps <= at)))) :]
+        before, after = rates.between(float(first) - 1, float(jump) - 1).values, rates.between(-1, at).values
+        since = rates.between(float(jump) - 1, at).values
         if not len(before) or not len(after):
             return False
-        calmly = float(np.median(loss.values[high[0] - 10 : high[0]])) < self.well * guess
-        return calmly and float(after.max()) <= 1.05 * float(before.min())
+        risen = float((since if len(since) else after[-1:]).max()) > 1.05 * float(before.min())
+        return float(np.median(loss.values[high[0] - 10 : high[0]])) < self.well * guess and not risen
 
     def _long_steps(self, record: RunRecord) -> tuple[float, int]:
         """The larger of the update ratios early on and in the later half, and the first step with too long a one."""
