@@ -7,7 +7,8 @@ from collections.abc import Iterator
 
 from torch import Tensor, nn
 
-from clearsight.doctor.model.kinds import is_batch_norm, is_norm
+from clearsight.doctor.model.kinds import is_norm
+from clearsight.doctor.run.layer_plan import untouched_statistics
 
 __all__ = ["fresh_parameters", "is_fresh"]
 
@@ -34,7 +35,8 @@ def fresh_parameters(model: nn.Module) -> dict[str, bool]:
     for name, module in model.named_modules():
         own = {f"{name}.{key}" if name else key: one.detach() for key, one in module.named_parameters(recurse=False)}
         if is_norm(module):
-            touched = is_batch_norm(module) and not _statistics_fresh(module)
+            tracks = isinstance(getattr(module, "running_mean", None), Tensor)
+            touched = tracks and not untouched_statistics(module)
             found |= {key: not touched and _at_start(one) for key, one in own.items()}
             continue
         weights = {key: one for key, one in own.items() if one.ndim >= 2 and one.numel() >= LEAST}
@@ -55,11 +57,6 @@ def _alike(values: Tensor) -> bool:
 
 def _at_start(values: Tensor) -> bool:
     return _alike(values) and float(values.flatten()[0]) in (0.0, 1.0)
-
-
-def _statistics_fresh(norm: nn.Module) -> bool:
-    mean, var = getattr(norm, "running_mean", None), getattr(norm, "running_var", None)
-    return not isinstance(mean, Tensor) or not isinstance(var, Tensor) or bool((mean == 0).all() and (var == 1).all())
 
 
 def _fans(weight: Tensor) -> tuple[int, int]:
