@@ -12,8 +12,9 @@ from PIL import Image
 from rich.console import Console
 from torch import nn
 
+from clearsight.data import progress_bar
 from clearsight.data.normalisation import fixed_statistics
-from clearsight.deploy import progress, tiled_run
+from clearsight.deploy import tiled_run
 from clearsight.deploy.tiled_run import Tiling, predict_tiled
 from clearsight.errors import ConfigError, DataError, NotFound
 from clearsight.models.segment.segmenter import Segmenter
@@ -234,8 +235,8 @@ def test_every_module_is_left_in_its_mode():
 
 def test_progress_is_told_and_drawn(monkeypatch):
     text, told = io.StringIO(), []
-    monkeypatch.setattr(progress, "Console", lambda stderr: Console(file=text, force_terminal=True))
-    monkeypatch.setattr(tiled_run, "late_progress", partial(progress.late_progress, after=-1))
+    monkeypatch.setattr(progress_bar, "Console", lambda stderr: Console(file=text, force_terminal=True))
+    monkeypatch.setattr(tiled_run, "late_progress", partial(progress_bar.late_progress, after=-1))
     model, tiling = segmenter(Pixelwise()), Tiling(tile=(16, 16), overlap=0, batch_size=3)
     predict_tiled(model, picture(20, 64), tiling=tiling, progress=lambda *seen: told.append(seen))
     assert told == [(3, 8), (4, 8), (7, 8), (8, 8)]

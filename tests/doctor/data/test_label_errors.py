@@ -43,7 +43,9 @@ def described(features, labels, classes=None, *, val=0, copies=1):
     data = Dataset(records=records, classes=names, task="classification", root=Path("d"), format="image_folder")
     scan = _scan(features, [str(n // copies if n < len(labels) - val else n) for n in range(len(labels))])
     parts = {name: data.split(name) if val else None for name in ("train", "val")}
-    return SimpleNamespace(dataset=data, scan=scan, recipe=None, test=None, **parts)
+    evidence = DataEvidence(dataset=data, test=None, **parts)
+    evidence.scan = scan  # stands for reading the files
+    return evidence
 
 
 def _scan(features, digests):
