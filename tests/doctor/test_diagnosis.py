@@ -48,6 +48,19 @@ def test_what_is_only_worth_knowing_is_no_cause() -> None:
     assert order[0].because == ""
 
 
+def test_a_slight_sign_of_a_bad_start_counts_where_nothing_else_says_why_a_network_is_stuck() -> None:
+    stuck, sign = found("stuck-at-prior"), found("activation-scale", "info", "conv1")
+    order = ranked([stuck, sign])
+    assert [(one.id, one.severity, one.because) for one in order] == [
+        ("activation-scale", "warning", ""),
+        ("stuck-at-prior", "warning", "activation-scale"),
+    ]
+    # Near misses: a rate that is too high explains it, the network learns, the sign is of something else.
+    assert ranked([stuck, sign, found("learning-rate-too-high")])[-1].severity == "info"
+    assert ranked([found("overfitting"), sign])[-1].severity == "info"
+    assert ranked([stuck, found("class-imbalance", "info")])[-1].severity == "info"
+
+
 def test_nothing_is_dropped_but_what_is_said_twice() -> None:
     one, other = found("tiny-object"), replace(found("tiny-object"), explanation="another one in the same file")
     assert len(ranked([one, other, one])) == 2

@@ -16,18 +16,23 @@ __all__ = ["GRAVITY", "Diagnosis", "ranked"]
 
 GRAVITY = {"error": 0, "warning": 1, "info": 2}
 
+# Where a network does not learn at all and nothing grave says why, signs of a bad start are no longer slight.
+_STUCK = frozenset({"stuck-at-prior", "images-not-learned", "cannot-overfit"})
+_STARTS = frozenset({"activation-scale", "dead-at-start", "saturated-units", "vanishing-gradient"})
+
 
 def ranked(findings: Iterable[Finding]) -> list[Finding]:
     """Findings in the order in which they should be read; equal ones once.
 
     Errors come before warnings, these before what is worth knowing. Of several that have one cause (`causes.CAUSES`)
     the cause comes first, in the place of the gravest that it explains, and the others follow it and name it in
-    `because`.
+    `because`. What is slight about the start becomes as grave as a network that does not learn, where nothing else
+    says why it does not.
 
     Args:
         findings: of one data set, model or run.
     """
-    each = {(finding.id, finding.where, finding.explanation): finding for finding in findings}.values()
+    each = _raised([*{(finding.id, finding.where, finding.explanation): finding for finding in findings}.values()])
     present = {finding.id: finding for finding in each if finding.severity != "info"}
     told = [replace(finding, because=_because(finding, present)) for finding in each]
     gravity = {
@@ -49,6 +54,21 @@ def ranked(findings: Iterable[Finding]) -> list[Finding]:
         )
 
     return sorted(told, key=place)
+
+
+def _raised(findings: Sequence[Finding]) -> Sequence[Finding]:
+    """With slight signs of a bad start as grave as a network that is stuck for no other reason."""
+    present = {finding.id: finding for finding in findings if finding.severity != "info"}
+    stuck = [one for one in present.values() if one.id in _STUCK and (_because(one, present) or one.id) in _STUCK]
+    if not stuck:
+        return findings
+    severity = min((one.severity for one in stuck), key=GRAVITY.__getitem__)
+    return [
+        replace(one, severity=severity)
+        if one.severity == "info" and one.id in _STARTS and any(it.id in CAUSES[one.id] for it in stuck)
+        else one
+        for one in findings
+    ]
 
 
 def _because(finding: Finding, present: Mapping[str, Finding]) -> str:

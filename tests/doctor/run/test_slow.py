@@ -153,16 +153,29 @@ def test_smoothed_labels_leave_little_to_fall(layer_series: Callable[..., LayerS
 
 
 def test_a_short_run_that_still_rises_is_told_although_its_rate_has_fallen() -> None:
-    short, at = STEPS[:40], np.arange(2, 41, 2)
+    short, at = STEPS[:160], np.arange(8, 161, 8)
 
     def ended(low: float, rise: float) -> dict[str, str]:
-        course = low + (2.3 - low) * (1 - (short / 40) ** 1.5) ** 2.5
-        score = np.interp(at, [2, 20, 40], [0.1, 0.4, 0.4 + rise])
+        course = low + (2.3 - low) * (1 - (short / 160) ** 1.5) ** 2.5
+        score = np.interp(at, [8, 80, 160], [0.1, 0.4, 0.4 + rise])
         return dict(found(record(course, val={"accuracy": Curve.of(at, score)})))
 
     assert ended(1.3, 0.15) == {"not-converged": "warning"}
     assert "warning" not in ended(1.3, 0.03).values()
     assert "warning" not in ended(0.3, 0.15).values()
+
+
+def test_a_run_of_few_steps_that_is_not_done_is_too_short() -> None:
+    ten = {"task": "classification", "classes": tuple("0123456789"), "recipe": {"trainer": {"epochs": 2}}}
+
+    def ended(low: float, steps: int = 60, start: float = 2.3) -> list[Finding]:
+        course = record(low + (start - low) * np.exp(-np.arange(steps) / (steps / 10)), **ten)  # flat long before
+        return [one for one in examine([NotConverged()], course).findings if one.severity == "warning"]
+
+    (only,) = ended(1.2)
+    assert (only.evidence["step"], only.remedy) == (60, {"trainer.epochs": 4})
+    # Near misses: it has learned, there were more steps, it has not learned at all, it had been trained before.
+    assert ended(0.6) == ended(1.2, steps=120) == ended(2.28) == ended(0.5, start=1.0) == []
 
 
 def test_records_that_cannot_be_judged(odd_records: list[RunRecord]) -> None:

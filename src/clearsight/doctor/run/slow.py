@@ -121,7 +121,8 @@ class NotConverged(_Late):
 
     Runs whose rate falls to nothing end flat however short they are, so that the last quarter alone tells little: a
     loss that fell beyond doubt over the second half, far above zero, with a validation score that rose by several
-    points there and is best at the very end, is a warning as well.
+    points there and is best at the very end, is a warning as well. So is a run of few steps in all, of a model that
+    was not trained before, whose loss fell and is still high: hardly any network learns in a hundred steps.
 
     Args:
         last: share of the run that is looked at, from its end.
@@ -130,6 +131,8 @@ class NotConverged(_Late):
         better: score gained in that part, from which on this is a warning.
         rising: score gained over the second half, and half of it in the last part, that is a warning of itself.
         high: share of the starting loss still there then.
+        few: steps in all, up to which a loss that is not low tells of too few.
+        unlearned: shares of the starting loss between which it is not low, and has fallen.
     """
 
     id = "not-converged"
@@ -145,28 +148,38 @@ class NotConverged(_Late):
         better: float = 0.01,
         rising: float = 0.05,
         high: float = 0.4,
+        few: int = 100,
+        unlearned: tuple[float, float] = (0.35, 0.95),
     ) -> None:
         self.last, self.gained, self.left, self.better = last, gained, left, better
         self.rising, self.high = rising, high
+        self.few, self.unlearned = few, unlearned
 
     def check(self, evidence: RunRecord) -> Iterable[Finding]:
-        """A warning where much was still won at the end, else for information."""
-        loss, steps = training_loss(evidence).finite(), evidence.steps
+        """A warning where much was still won at the end, or where there was hardly any beginning; else an info."""
+        loss = training_loss(evidence).finite()
+        found = self._still_better(evidence, loss)
+        if (found is None or found.severity == "info") and self._hardly_begun(evidence, *_fallen(loss)):
+            found = self._too_few(evidence, *_fallen(loss))
+        return [] if found is None else [found]
+
+    def _still_better(self, evidence: RunRecord, loss: Curve) -> Finding | None:
+        steps = evidence.steps
         since = (1 - self.last) * steps
         start, now = _fallen(loss)
         trend = slope(loss.between(since, steps))
         gained = -trend.change / max(start - now, 1e-12)
         if start <= now or gained < 0.05 or weights_left(evidence) < 0.2:
-            return
+            return None
         name, curve = score(evidence)
         before, after = curve.between(-1, since), curve.between(since, steps)
         better = float(after.values.max() - before.values.max()) if len(before) and len(after) else math.nan
         rising = self._rising(loss, curve, steps) and better >= self.rising / 2 and now >= self.high * start
         if better <= 0 or not (trend.falls or rising):
-            return
+            return None
         much = gained >= self.gained and now >= self.left * abs(start) and not better < self.better
         scored = f", and the best {name} rose by {better:.2g}" if math.isfinite(better) else ""
-        yield Finding(
+        return Finding(
             id=self.id,
             severity="warning" if much or rising else "info",
             where=evidence.name,
@@ -181,6 +194,31 @@ class NotConverged(_Late):
                 "plot": {"curves": ["loss", "val/loss"], "mark": int(since)},
             },
             remedy=self._longer(evidence),
+            source=self.source,
+        )
+
+    def _hardly_begun(self, record: RunRecord, start: float, now: float) -> bool:
+        """Few steps in all from fresh weights, in which the loss fell and did not become low."""
+        guess, (least, most) = chance_loss(record), self.unlearned
+        fresh = guess is None or start >= 0.5 * guess
+        return fresh and record.steps <= self.few and least * start < now < most * start
+
+    def _too_few(self, record: RunRecord, start: float, now: float) -> Finding:
+        return Finding(
+            id=self.id,
+            severity="warning",
+            where=record.name,
+            explanation=f"The run was over after {record.steps} steps, with the training loss at {now:.3g} of "
+            f"{start:.3g}: hardly any network learns in so few. Train longer, or with smaller batches, which make more "
+            "steps of the same images.",
+            evidence={
+                "row": "T15",
+                "step": record.steps,
+                "loss": now,
+                "threshold": self.few,
+                "plot": {"curves": ["loss", "val/loss"], "mark": record.steps},
+            },
+            remedy=self._longer(record),
             source=self.source,
         )
 
