@@ -3,8 +3,8 @@
 Each run is a plain PyTorch loop of seconds on one thread: rules on the model before it, the watch and the keeper of
 steps while it goes, rules on data where the fault is in the data; the peers look at the same run. Rows of runs are kept
 in `--out`, so that a benchmark that was stopped goes on. Each part has data sets and architectures of its own: rules
-were first set on `--part tune`; a first held-out figure, on what is now `--part second`, led to changes of them;
-`--part report`, which has the bars, was looked at only after that.
+were first set on `--part tune`; held-out figures, on what is now `--part second` and then on what is now
+`--part third`, led to changes of them; `--part report`, which has the bars, is looked at only after those.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from doctor_job import Job
 
 FOLDERS = ("bccd", "fruits", "membrane", "mnist_t10k", "nuclei", "sign_digits", "spoken_digits")
-PARTS: tuple[str, ...] = ("tune", "second", "report")
+PARTS: tuple[str, ...] = ("tune", "second", "third", "report")
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
 

@@ -27,7 +27,7 @@ from doctor_training import Bench
 
 __all__ = ["CODE_FAULTS"]
 
-_NORMED = ("cnn_bn", "resnet", "depthwise", "dense")
+_NORMED = ("cnn_bn", "resnet", "depthwise", "dense", "vgg", "inception")
 
 
 # ------------------------------------------------------------------------------------------------ the model
@@ -145,7 +145,7 @@ _SOFTMAX = frozenset({"softmax-before-cross-entropy", "double-softmax", "loss-ta
 CODE_FAULTS: dict[str, Fault] = {
     "dead-relu": Fault(
         row="T4", accepted=frozenset({"dead-at-start", "dead-units"}), levels=(0.3, 0.6, 0.9), built=_dead,
-        nets=("mlp", "cnn", "cnn_bn", "resnet", "depthwise", "dense"),
+        nets=("mlp", "cnn", "cnn_bn", "resnet", "depthwise", "dense", "vgg", "inception", "rows"),
     ),
     "init-constant": Fault(
         row="P2", accepted=frozenset({"identical-units", "activation-scale", "initial-loss-off"}), built=_constant
@@ -208,7 +208,8 @@ CODE_FAULTS: dict[str, Fault] = {
         row="T19", accepted=frozenset({"growing-memory"}), built=_set("leak", 4.0), proven=True
     ),
     "gradient-noise": Fault(
-        row="P7", accepted=frozenset({"wrong-gradient", "oscillating-score", "learning-rate-too-high"}),
+        row="P7",
+        accepted=frozenset({"gradient-changed", "wrong-gradient", "oscillating-score", "learning-rate-too-high"}),
         levels=(3, 10, 30), built=_noisy,
     ),
     "corrupt-batches": Fault(

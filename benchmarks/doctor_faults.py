@@ -23,8 +23,8 @@ RATE_HIGH = frozenset(
     }
 )  # fmt: skip
 _RATE_LOW = frozenset({"learning-rate-too-low", "learning-rate-out-of-band", "not-converged"})
-_RELU = ("mlp", "cnn", "cnn_bn", "resnet", "depthwise", "dense")
-_SGD = ("mlp", "cnn", "cnn_bn", "resnet", "dense")
+_RELU = ("mlp", "cnn", "cnn_bn", "resnet", "depthwise", "dense", "vgg", "inception", "rows")
+_SGD = ("mlp", "cnn", "cnn_bn", "resnet", "dense", "vgg")
 _INPUT = frozenset({"input-not-normalised", "normalisation-mismatch"})
 _WRONG_LABELS = frozenset({"label-error", "conflicting-labels", "labels-unrelated"})
 
@@ -88,14 +88,15 @@ _KNOBS = {
     "rate-high": Fault(row="T8", accepted=RATE_HIGH | {"oscillating-score"}, levels=(10, 100, 1000), settings=_rate),
     "rate-low": Fault(row="T9", accepted=_RATE_LOW | {"underfitting"}, levels=(1e-2, 1e-3), settings=_rate),
     "momentum-high": Fault(
-        row="T8", accepted=RATE_HIGH | {"oscillating-score"}, levels=(0.99, 0.999), settings=_knob("momentum"),
-        nets=_SGD,
+        row="T8", accepted=RATE_HIGH | {"oscillating-score", "momentum-too-long"}, levels=(0.99, 0.999),
+        settings=_knob("momentum"), nets=_SGD,
     ),
     "decay-too-early": Fault(
         row="T15", accepted=_RATE_LOW | {"underfitting", "plateau"}, settings=_knob("schedule", "early")
     ),
     "rate-rises": Fault(
-        row="T8", accepted=RATE_HIGH | {"oscillating-score"}, settings=_knob("schedule", "rising")
+        row="T8", accepted=RATE_HIGH | {"oscillating-score", "rate-still-rising"},
+        settings=_knob("schedule", "rising"),
     ),
     "too-few-steps": Fault(
         row="T15", accepted=frozenset({"not-converged", "learning-rate-too-low"}), levels=(0.15, 0.25),
@@ -143,7 +144,7 @@ _KNOBS = {
     "sigmoid-net": Fault(
         row="T3", accepted=frozenset({"vanishing-gradient", "saturated-units", "activation-scale"}),
         settings=lambda setup, _: replace(setup, activation="sigmoid", norm="none"),
-        nets=("cnn", "cnn_bn", "resnet", "depthwise", "dense"),
+        nets=("cnn", "cnn_bn", "resnet", "depthwise", "dense", "vgg", "inception"),
     ),
     "few-images": Fault(
         row="T13", accepted=frozenset({"overfitting", "few-examples"}), levels=(60, 30), settings=_knob("images"),
@@ -151,12 +152,12 @@ _KNOBS = {
     ),
     "batch-of-two": Fault(
         row="S9", accepted=frozenset({"tiny-batch-norm", "norm-statistics-drift", "one-value-norm"}),
-        settings=_pairs, nets=("cnn_bn", "resnet", "depthwise", "dense"),
+        settings=_pairs, nets=("cnn_bn", "resnet", "depthwise", "dense", "vgg", "inception"),
     ),
     "augment-flips": Fault(
         row="D10", accepted=frozenset({"augmentation-breaks-label", "over-regularised", "underfitting"}),
         settings=_knob("augment", ("turn",)), on_data=True,
-        sets=("digits", "signs", "mnist", "spoken", "speakers"),
+        sets=("digits", "signs", "mnist", "spoken", "speakers", "turns", "places"),
     ),
     "augment-covers": Fault(
         row="D10", accepted=frozenset({"augmentation-breaks-label", "over-regularised", "underfitting"}),
@@ -251,8 +252,10 @@ _DATA = {
     ),
     "wrong-layout": Fault(
         row="P9", accepted=frozenset({"wrong-layout"}), data=_wrong_layout, proven=True,
-        sets=("signs", "cells", "fruits"),
-        nets=("cnn", "cnn_bn", "resnet", "depthwise", "vit", "dense", "mixer", "next"),
+        sets=("signs", "cells", "fruits", "turns"),
+        nets=(
+            "cnn", "cnn_bn", "resnet", "depthwise", "vit", "dense", "mixer", "next", "vgg", "inception", "rows"
+        ),
     ),
 }  # fmt: skip
 

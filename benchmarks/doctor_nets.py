@@ -1,4 +1,4 @@
-"""Nine architectures in small, with the knobs that runs are varied by."""
+"""Twelve architectures in small, with the knobs that runs are varied by."""
 
 from __future__ import annotations
 
@@ -7,106 +7,9 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
+from doctor_blocks import Attention, Branches, Depthwise, Grown, Mixing, Parts, Residual, Squeeze
+
 __all__ = ["NETS", "build_net", "layers_of"]
-
-ACTIVATIONS: dict[str, type[nn.Module]] = {
-    "relu": nn.ReLU, "gelu": nn.GELU, "tanh": nn.Tanh, "sigmoid": nn.Sigmoid, "leaky": nn.LeakyReLU,
-}  # fmt: skip
-
-
-class Parts:
-    """What nets are built of.
-
-    Args:
-        norm: `bn`, `gn` or `none`.
-        activation: key of `ACTIVATIONS`.
-        dropout: before the last layer.
-        width: factor on all widths.
-    """
-
-    def __init__(self, norm: str, activation: str, dropout: float, width: float) -> None:
-        self.kind, self.active, self.dropout, self.width = norm, activation, dropout, width
-
-    def wide(self, channels: int) -> int:
-        """A width that groups of four divide, 4 at least; 1 where the factor is tiny."""
-        return 1 if self.width < 0.05 else max(4, int(channels * self.width) // 4 * 4)
-
-    def norm(self, channels: int) -> list[nn.Module]:
-        """A normalisation, or nothing."""
-        if self.kind == "bn":
-            return [nn.BatchNorm2d(channels)]
-        return [nn.GroupNorm(4 if channels % 4 == 0 else 1, channels)] if self.kind == "gn" else []
-
-    def activation(self) -> nn.Module:
-        """A fresh non-linearity."""
-        return ACTIVATIONS[self.active]()
-
-    def conv(self, before: int, after: int, *, stride: int = 1, kernel: int = 3, groups: int = 1) -> list[nn.Module]:
-        """Convolution and norm."""
-        pad, bias = kernel // 2, self.kind == "none"
-        return [
-            nn.Conv2d(before, after, kernel, stride, pad, groups=groups, bias=bias),
-            *self.norm(after),
-        ]
-
-    def drop(self) -> list[nn.Module]:
-        """Dropout where there is any."""
-        return [nn.Dropout(self.dropout)] if self.dropout else []
-
-
-class Residual(nn.Module):
-    """Two convolutions around which the input is led."""
-
-    def __init__(self, parts: Parts, before: int, after: int, stride: int) -> None:
-        super().__init__()
-        self.body = nn.Sequential(
-            *parts.conv(before, after, stride=stride), parts.activation(), *parts.conv(after, after)
-        )
-        same = before == after and stride == 1
-        self.short = nn.Identity() if same else nn.Sequential(*parts.conv(before, after, stride=stride, kernel=1))
-        self.out = parts.activation()
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Same size, or smaller by the stride."""
-        return self.out(self.body(x) + self.short(x))
-
-
-class Squeeze(nn.Module):
-    """Channels weighted by what they hold on the whole."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.gate = nn.Sequential(
-            nn.AdaptiveAvgPool2d(1),
-            nn.Conv2d(channels, max(1, channels // 4), 1),
-            nn.ReLU(),
-            nn.Conv2d(max(1, channels // 4), channels, 1),
-            nn.Sigmoid(),
-        )
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Same shape."""
-        return x * self.gate(x)
-
-
-class Attention(nn.Module):
-    """Self-attention and a small network for each token, both led around."""
-
-    def __init__(self, parts: Parts, width: int, heads: int) -> None:
-        super().__init__()
-        self.heads = heads
-        self.norm1, self.norm2 = nn.LayerNorm(width), nn.LayerNorm(width)
-        self.qkv, self.project = nn.Linear(width, 3 * width), nn.Linear(width, width)
-        self.mlp = nn.Sequential(nn.Linear(width, 2 * width), parts.activation(), nn.Linear(2 * width, width))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """`(n, tokens, width)`."""
-        n, tokens, width = x.shape
-        parts = self.qkv(self.norm1(x)).reshape(n, tokens, 3, self.heads, width // self.heads)
-        query, key, value = parts.permute(2, 0, 3, 1, 4)
-        mixed = nn.functional.scaled_dot_product_attention(query, key, value)
-        x = x + self.project(mixed.transpose(1, 2).reshape(n, tokens, width))
-        return x + self.mlp(self.norm2(x))
 
 
 class Transformer(nn.Module):
@@ -128,21 +31,6 @@ class Transformer(nn.Module):
         return self.head(self.norm(self.blocks(tokens)).mean(1))
 
 
-class Mixing(nn.Module):
-    """A small network across tokens, then one for each token, both led around; Tolstikhin et al. 2021."""
-
-    def __init__(self, parts: Parts, tokens: int, width: int) -> None:
-        super().__init__()
-        self.norm1, self.norm2 = nn.LayerNorm(width), nn.LayerNorm(width)
-        self.across = nn.Sequential(nn.Linear(tokens, 2 * tokens), parts.activation(), nn.Linear(2 * tokens, tokens))
-        self.mlp = nn.Sequential(nn.Linear(width, 2 * width), parts.activation(), nn.Linear(2 * width, width))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """`(n, tokens, width)`."""
-        x = x + self.across(self.norm1(x).transpose(1, 2)).transpose(1, 2)
-        return x + self.mlp(self.norm2(x))
-
-
 class Mixer(nn.Module):
     """Patches, two blocks of mixing, the mean of the tokens."""
 
@@ -162,32 +50,23 @@ class Mixer(nn.Module):
         return self.head(self.norm(self.blocks(tokens)).mean(1))
 
 
-class Grown(nn.Module):
-    """A convolution whose maps are put beside those that it is given; Huang et al. 2017."""
+class Rows(nn.Module):
+    """Convolutions, whose rows of maps a gated recurrent unit reads from the top; Shi et al. 2017."""
 
-    def __init__(self, parts: Parts, before: int, more: int) -> None:
+    def __init__(self, parts: Parts, shape: Sequence[int], classes: int) -> None:
         super().__init__()
-        self.body = nn.Sequential(*parts.conv(before, more), parts.activation())
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Same size, more channels."""
-        return torch.cat([x, self.body(x)], 1)
-
-
-class Depthwise(nn.Module):
-    """A wide convolution of each channel, a small network for each place, led around; Liu et al. 2022."""
-
-    def __init__(self, parts: Parts, width: int) -> None:
-        super().__init__()
-        self.body = nn.Sequential(
-            *parts.conv(width, width, kernel=5, groups=width),
-            nn.Conv2d(width, 2 * width, 1), parts.activation(),
-            nn.Conv2d(2 * width, width, 1),
+        first, second, width = parts.wide(16), parts.wide(24), parts.wide(48)
+        self.maps = nn.Sequential(
+            *parts.conv(shape[0], first), parts.activation(),
+            *parts.conv(first, second, stride=2), parts.activation(),
         )  # fmt: skip
+        self.read = nn.GRU(second * -(-shape[2] // 2), width, batch_first=True)
+        self.head = nn.Sequential(*parts.drop(), nn.Linear(width, classes))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Same shape."""
-        return x + self.body(x)
+        """Logits."""
+        states, _ = self.read(self.maps(x).permute(0, 2, 1, 3).flatten(2))
+        return self.head(states[:, -1])
 
 
 # ------------------------------------------------------------------------------------------------ nets
@@ -270,6 +149,34 @@ def _next(parts: Parts, shape: Sequence[int], classes: int) -> nn.Module:
     )  # fmt: skip
 
 
+def _vgg(parts: Parts, shape: Sequence[int], classes: int) -> nn.Module:
+    def stage(before: int, after: int) -> list[nn.Module]:
+        return [
+            *parts.conv(before, after), parts.activation(),
+            *parts.conv(after, after), parts.activation(), nn.MaxPool2d(2),
+        ]  # fmt: skip
+
+    first, second, third = parts.wide(12), parts.wide(16), parts.wide(24)
+    return nn.Sequential(
+        *stage(shape[0], first), *stage(first, second), *stage(second, third),
+        nn.Flatten(),
+        *parts.drop(),
+        nn.Linear(third * (shape[1] // 8) * (shape[2] // 8), classes),
+    )  # fmt: skip
+
+
+def _inception(parts: Parts, shape: Sequence[int], classes: int) -> nn.Module:
+    first, each = parts.wide(12), parts.wide(8)
+    return nn.Sequential(
+        *parts.conv(shape[0], first), parts.activation(), nn.MaxPool2d(2),
+        Branches(parts, first, each), nn.MaxPool2d(2),
+        Branches(parts, 4 * each, each), nn.AvgPool2d(2),
+        nn.Flatten(),
+        *parts.drop(),
+        nn.Linear(4 * each * (shape[1] // 8) * (shape[2] // 8), classes),
+    )  # fmt: skip
+
+
 GELU = ("vit", "mixer", "next")  # where nothing else is asked for
 NETS: dict[str, tuple[str, Callable[[Parts, Sequence[int], int], nn.Module]]] = {
     "mlp": ("none", _mlp),
@@ -281,6 +188,9 @@ NETS: dict[str, tuple[str, Callable[[Parts, Sequence[int], int], nn.Module]]] = 
     "dense": ("bn", _dense),
     "mixer": ("none", Mixer),
     "next": ("gn", _next),
+    "vgg": ("bn", _vgg),
+    "inception": ("bn", _inception),
+    "rows": ("none", Rows),
 }
 
 

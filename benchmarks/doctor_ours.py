@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from clearsight.doctor.diagnosis import GRAVITY, ranked
-from clearsight.doctor.model.dependence import InputIgnored
+from clearsight.doctor.model.dependence import ImagesNotLearned
 from clearsight.doctor.model.evidence import ModelEvidence
 from clearsight.doctor.model.gradient_check import WrongGradient
 from clearsight.doctor.model.lr_range import LearningRateOutOfBand
@@ -69,7 +69,7 @@ class Doctor(Looker):
         state = torch.get_rng_state()
         probes = (
             CannotOverfit(seconds=self.probe),
-            InputIgnored(seconds=self.probe),
+            ImagesNotLearned(seconds=self.probe),
             WrongGradient(),
             LearningRateOutOfBand(steps=60, repetitions=2, seconds=2 * self.probe),
         )

@@ -83,7 +83,7 @@ def sides_of(rows: Mapping[str, Row], part: str) -> Sides:
 
     Args:
         rows: all that is known, by key.
-        part: `tune`, `second` or `report`.
+        part: key of `doctor_plan.PARTS`.
     """
     sides = Sides()
     for key, row in rows.items():
@@ -212,7 +212,7 @@ def score(rows: Mapping[str, Row], part: str) -> Scores:
 
     Args:
         rows: all that is known, by key.
-        part: `tune`, `second` or `report`.
+        part: key of `doctor_plan.PARTS`.
     """
     sides = sides_of(rows, part)
     ours = _ours(sides.faulty, sides.clean, sides.looks)

@@ -19,6 +19,9 @@ HABITS: dict[str, tuple[str, float, int]] = {
     "dense": ("sgd", 0.05, 240),
     "mixer": ("adamw", 3e-3, 240),
     "next": ("adam", 5e-3, 240),
+    "vgg": ("sgd", 0.05, 240),
+    "inception": ("adamw", 5e-3, 240),
+    "rows": ("adam", 5e-3, 240),
 }
 _RATES = {"sgd": 0.03, "adam": 3e-3, "adamw": 3e-3}
 
@@ -134,6 +137,7 @@ _KEYS = {
     "optimizer.momentum": "momentum",
     "optimizer.weight_decay": "weight_decay",
     "schedule.name": "schedule",
+    "schedule.warmup": "warmup",
     "trainer.clip_norm": "clip",
     "trainer.steps": "steps",
     "trainer.early_stop.patience": "patience",

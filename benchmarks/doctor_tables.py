@@ -1,7 +1,7 @@
 """The scores as rows with the bars of the issue, and as tables to read.
 
-Rules were first set on part `tune`; a first held-out figure, on what is now `second`, led to changes of them; `report`,
-which alone has bars, was looked at only after that.
+Rules were first set on part `tune`; held-out figures, on what is now `second` and then on what is now `third`, led to
+changes of them; `report`, which alone has bars, is looked at only after those.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def rows_of(known: Mapping[str, Mapping[str, Any]], parts: list[str]) -> list[Ro
 
     Args:
         known: rows of runs, by key.
-        parts: of `tune`, `second` and `report`.
+        parts: keys of `doctor_plan.PARTS`.
     """
     found: list[Row] = []
     for part in parts:
@@ -108,7 +108,7 @@ def show(known: Mapping[str, Mapping[str, Any]], parts: list[str], console: Cons
 
     Args:
         known: rows of runs, by key.
-        parts: of `tune`, `second` and `report`.
+        parts: keys of `doctor_plan.PARTS`.
         console: where to.
     """
     for part in parts:

@@ -7,11 +7,10 @@ from collections import Counter
 
 import numpy as np
 import pytest
-from PIL import Image
 
 import doctor
 import doctor_plan
-from doctor_data import Split, _photos, split_of
+from doctor_data import Split, split_of
 from doctor_faults import FAULTS, imbalanced
 from doctor_job import EVERY
 from doctor_setup import Setup, resolved
@@ -42,16 +41,6 @@ def test_split_does_not_tear_groups_apart():
     sides = [set(groups[part.reshape(-1).astype(int)]) for part in (found.images, found.val_images)]
     assert sides[0].isdisjoint(sides[1])
     assert [len(side) for side in sides] == [21, 9]
-
-
-def test_copies_of_a_photo_share_a_group(tmp_path):
-    draws = np.random.default_rng(0)
-    first, second = draws.integers(0, 200, (2, 64, 64), dtype=np.uint8)
-    photos = [first, second, first + 20, 255 - first]  # the third is brighter
-    files = [tmp_path / f"{number}.png" for number in range(4)]
-    for file, photo in zip(files, photos, strict=True):
-        Image.fromarray(photo).save(file)
-    assert _photos(files) == [0, 1, 0, 3]
 
 
 @pytest.mark.parametrize("share", [0.05, 0.15, 0.3])
@@ -97,8 +86,13 @@ def test_parts_have_neither_data_nor_architectures_in_common():
     assert tuple(doctor_plan.PARTS) == doctor.PARTS
     sets = [name for part in doctor_plan.PARTS.values() for name in part[0]]
     nets = [name for part in doctor_plan.PARTS.values() for name in part[1]]
-    assert len(sets) == len(set(sets)) == 9
-    assert len(nets) == len(set(nets)) == 9
+    assert len(sets) == len(set(sets)) == 12
+    assert len(nets) == len(set(nets)) == 12
+
+
+def test_sound_runs_of_each_part_are_drawn_by_a_seed_of_their_own():
+    drawn = [sum(map(ord, doctor_plan.DRAWN_BY.get(part, part))) for part in doctor_plan.PARTS]
+    assert len(set(drawn)) == len(drawn)
 
 
 @pytest.mark.parametrize("part", doctor.PARTS)

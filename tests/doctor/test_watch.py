@@ -238,7 +238,8 @@ def test_parameters_without_an_optimizer_are_named() -> None:
     with watch:
         run(watch, steps=3, first=1, model=model, optimizer=optimizer)
     names = ["conv.weight", "conv.bias", "norm.weight", "norm.bias"]
-    assert watch.record().facts == {"not_in_optimizer": names, "gradient_before_backward": 0.0}
+    facts = {"not_in_optimizer": names, "gradient_before_backward": 0.0}
+    assert watch.record().facts == {**facts, "gradient_cosines": [1.0, 1.0], "momentum": 0.0}
 
 
 def test_a_compiled_model_is_said_plainly() -> None:
@@ -316,4 +317,4 @@ def test_a_resumed_run_has_one_record_and_one_file(tmp_path) -> None:
         assert series.steps.tolist() == watch.record().layers.steps.tolist()
         for measure, values in watch.record().layers.values.items():
             np.testing.assert_allclose(series.values[measure], values, rtol=1e-5)
-        assert facts == {"gradient_before_backward": 0.0}
+        assert facts == {"gradient_before_backward": 0.0, "gradient_cosines": [1.0] * 4, "momentum": 0.9}

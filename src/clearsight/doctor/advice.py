@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["ADVICE", "Advice", "Remedy", "advise"]
+__all__ = ["ADVICE", "Advice", "Remedy", "advise", "falling_rate", "usual_momentum"]
 
 Patch = Callable[[Mapping[str, Any]], dict[str, Any]]
 
@@ -112,6 +112,22 @@ def longer(factor: int = 2) -> Patch:
     return patch
 
 
+def falling_rate(recipe: Mapping[str, Any]) -> dict[str, Any]:
+    """A rate that falls along a cosine to the end, behind a short warm-up."""
+    warmup = value_of(recipe, "schedule.warmup")
+    shorter = {"schedule.warmup": 0.05} if isinstance(warmup, int | float) and warmup > 0.1 else {}
+    return put("schedule.name", "cosine")(recipe) | shorter
+
+
+def usual_momentum(recipe: Mapping[str, Any]) -> dict[str, Any]:
+    """0.9, under the key that the recipe's method reads, where it has more."""
+    if "adam" not in str(value_of(recipe, "optimizer.name")):
+        momentum = value_of(recipe, "optimizer.momentum")
+        return {"optimizer.momentum": 0.9} if isinstance(momentum, int | float) and momentum > 0.9 else {}
+    betas = value_of(recipe, "optimizer.betas")
+    return {"optimizer.betas": [0.9, *betas[1:]]} if isinstance(betas, list | tuple) and betas[0] > 0.9 else {}
+
+
 # ------------------------------------------------------------------------------------------------ the table
 _PLAYBOOK = "Google 2023, Deep learning tuning playbook"
 _GOYAL = "Goyal et al. 2017, arXiv:1706.02677"
@@ -188,6 +204,18 @@ _LARGER_BATCH = Remedy(
     effect="batch statistics half as noisy, twice the memory",
     source="Wu and Johnson 2021, arXiv:2105.07576",
 )
+_COME_DOWN = Remedy(
+    what="a rate that falls to the end, after a short warm-up",
+    patch=falling_rate,
+    effect="the last steps are the finest; most of the score is gained in them",
+    source="Loshchilov and Hutter 2017, arXiv:1608.03983",
+)
+_USUAL_MOMENTUM = Remedy(
+    what="a momentum of 0.9",
+    patch=usual_momentum,
+    effect="the weights follow the last ten steps; SGD may then bear a higher rate",
+    source="Sutskever et al. 2013, ICML",
+)
 _FLOAT32 = Remedy(
     what="train in float32",
     patch=put("trainer.precision", "32-true"),
@@ -208,6 +236,15 @@ def _weighted(method: str, source: str) -> Remedy:
 ADVICE: dict[str, tuple[Remedy, ...]] = {
     "learning-rate-too-high": (_LOWER, _WARM, _CLIP),
     "learning-rate-out-of-band": (_LOWER, _WARM),
+    "momentum-too-long": (_USUAL_MOMENTUM, _LONGER),
+    "rate-still-rising": (_COME_DOWN, _LOWER),
+    "gradient-changed": (
+        Remedy(
+            what="take out what changes gradients between backward() and step(); noise for privacy with a larger batch",
+            effect="the optimiser follows the loss; noise of three deviations costs nine times the steps",
+            source="Abadi et al. 2016, arXiv:1607.00133",
+        ),
+    ),
     "diverging-loss": (_LOWER, _WARM, _CLIP),
     "exploding-gradient": (_CLIP, _WARM, _LOWER),
     "loss-spike": (_CLIP, _LOWER),

@@ -26,9 +26,12 @@ CAUSES: dict[str, tuple[str, ...]] = {
     "gradients-not-cleared": (
         *(*_NOT_LEARNING, *_UNSTABLE, "learning-rate-too-high", "most-steps-clipped", "wrong-sign", "non-finite"),
     ),
+    "gradient-changed": (
+        *(*_NOT_LEARNING, *_UNSTABLE, "learning-rate-too-high", "wrong-sign", "norm-statistics-drift"),
+    ),
     "wrong-sign": (*_NOT_LEARNING, *_UNSTABLE, "learning-rate-too-high", "non-finite"),
     "not-updated": _NOT_LEARNING,
-    "parameters-without-gradient": ("not-updated", *_NOT_LEARNING),
+    "parameters-without-gradient": ("not-updated", "images-not-learned", *_NOT_LEARNING),
     "wrong-gradient": (*_NOT_LEARNING, *_UNSTABLE),
     "softmax-before-cross-entropy": ("double-softmax", *_NOT_LEARNING, "learning-rate-too-low"),
     "double-softmax": (*_NOT_LEARNING, "learning-rate-too-low"),
@@ -36,19 +39,23 @@ CAUSES: dict[str, tuple[str, ...]] = {
     "input-not-normalised": (
         *(*_NOT_LEARNING, *_TOO_LARGE, "initial-loss-off", "activation-scale", "dead-at-start", "non-finite"),
         *("over-regularised", "vanishing-gradient", "saturated-units", "not-updated", "labels-unrelated"),
-        *("learning-rate-too-low", "input-ignored"),
+        *("learning-rate-too-low", "input-ignored", "images-not-learned"),
     ),
-    "one-value-norm": ("input-ignored", "dead-at-start", "identical-units", *_NOT_LEARNING),
+    "one-value-norm": ("input-ignored", "images-not-learned", "dead-at-start", "identical-units", *_NOT_LEARNING),
     "input-ignored": (
         *(*_NOT_LEARNING, "labels-unrelated", "dead-at-start", "dead-units", "learning-rate-too-low"),
-        *("initial-loss-off", "vanishing-gradient", "not-updated"),
+        *("initial-loss-off", "vanishing-gradient", "not-updated", "images-not-learned"),
     ),
     "input-changed": (*_NOT_LEARNING, *_TOO_LARGE, "overfitting", "over-regularised", "norm-statistics-drift"),
     "wrong-layout": (
         *("input-not-normalised", *_NOT_LEARNING, *_TOO_LARGE, "input-ignored", "overfitting", "labels-unrelated"),
+        "images-not-learned",
     ),
     "wrong-mode": ("norm-statistics-drift", "over-regularised", "overfitting", "oscillating-score"),
-    "identical-units": (*_NOT_LEARNING, *_TOO_LARGE, "initial-loss-off", "dead-at-start", "over-regularised"),
+    "identical-units": (
+        *(*_NOT_LEARNING, *_TOO_LARGE, "initial-loss-off", "dead-at-start", "over-regularised", "images-not-learned"),
+        *("labels-unrelated", "learning-rate-too-low", "not-updated", "vanishing-gradient", "norm-statistics-drift"),
+    ),
     "frozen-parameters": (
         *(*_NOT_LEARNING, *_TOO_LARGE, "not-updated", "double-softmax", "labels-unrelated", "learning-rate-too-low"),
     ),
@@ -57,11 +64,13 @@ CAUSES: dict[str, tuple[str, ...]] = {
     "activation-scale": (
         *("initial-loss-off", "dead-at-start", "saturated-units", "vanishing-gradient", "precision-overflow"),
         *(*_TOO_LARGE, *_NOT_LEARNING, "learning-rate-too-low", "labels-unrelated", "non-finite", "not-updated"),
+        "images-not-learned",
     ),
     "initial-loss-off": (*_TOO_LARGE, *_NOT_LEARNING, "labels-unrelated", "non-finite"),
-    "saturated-units": ("vanishing-gradient", *_NOT_LEARNING),
-    "vanishing-gradient": (*_NOT_LEARNING, "learning-rate-too-low"),
-    "dead-at-start": ("dead-units", *_NOT_LEARNING),
+    "saturated-units": ("vanishing-gradient", "images-not-learned", *_NOT_LEARNING),
+    "vanishing-gradient": (*_NOT_LEARNING, "images-not-learned", "learning-rate-too-low"),
+    "dead-at-start": ("dead-units", "images-not-learned", *_NOT_LEARNING),
+    "images-not-learned": (*_NOT_LEARNING, "labels-unrelated", "learning-rate-too-low", "not-updated"),
     "missing-non-linearity": ("underfitting",),
     # Data.
     "leak": ("near-duplicate-across-splits", "near-duplicate"),
@@ -86,6 +95,8 @@ CAUSES: dict[str, tuple[str, ...]] = {
     "dropout-before-norm": ("norm-statistics-drift", "over-regularised"),
     # The rate.
     "precision-overflow": ("non-finite",),
+    "momentum-too-long": ("learning-rate-out-of-band", "learning-rate-too-high", *_UNSTABLE),
+    "rate-still-rising": ("learning-rate-too-high", *_UNSTABLE),
     "most-steps-clipped": ("learning-rate-too-low", *_NOT_LEARNING),
     "learning-rate-out-of-band": (
         *("learning-rate-too-low", *_TOO_LARGE, *_NOT_LEARNING, "non-finite", "not-updated", "norm-statistics-drift"),

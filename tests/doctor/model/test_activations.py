@@ -5,9 +5,10 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
+import torchvision
 from torch import nn
 
-from clearsight.doctor.model.activations import ActivationScale, DeadAtStart, output_scales, silent_channels
+from clearsight.doctor.model.activations import ActivationScale, output_scales
 
 
 def deep(scale, *, depth=8, last=None):
@@ -25,14 +26,9 @@ def scale_of(evidence):
     return list(ActivationScale().check(evidence))
 
 
-def dead_of(evidence):
-    return list(DeadAtStart().check(evidence))
-
-
 def test_sound_networks_are_quiet(sound, evidence_of):
     evidence = evidence_of(sound)
     assert scale_of(evidence) == []
-    assert dead_of(evidence) == []
 
 
 @pytest.mark.parametrize(
@@ -107,63 +103,93 @@ def test_a_unit_that_is_silent_by_chance_is_no_drift(evidence_of):
     assert scale_of(evidence_of(model)) == []
 
 
-@pytest.mark.parametrize(("share", "severity"), [(0.1, []), (0.4, ["info"]), (0.9, ["warning"])])
-def test_dead_channels(evidence_of, share, severity):
-    layer = nn.Conv2d(1, 128, 3, padding=1)
-    layer.bias.data.fill_(0.5)
-    layer.bias.data[: int(128 * share)] = -100.0
-    findings = dead_of(evidence_of(nn.Sequential(layer, nn.ReLU(), nn.Flatten(), nn.Linear(128 * 64, 10))))
-    assert [one.severity for one in findings] == severity
-    assert [(one.where, one.evidence["dead"]) for one in findings] == [("1", int(128 * share))] * len(severity)
-
-
-class Functional(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.first, self.second = nn.Linear(64, 40), nn.Linear(40, 10)
-        self.first.bias.data[:35] = -100.0
-
-    def forward(self, x):
-        return self.second(F.relu(self.first(x.flatten(1))))
-
-
-def test_a_relu_that_is_no_module_is_seen(evidence_of):
-    model = nn.Sequential(Functional())
-    (finding,) = dead_of(evidence_of(model))
-    assert (finding.where, finding.evidence["channels"]) == ("0", 40)
-
-
-def test_zeros_are_not_dead_channels(evidence_of):
-    model = nn.Sequential(nn.Flatten(), nn.Linear(64, 64, bias=False), nn.ReLU(), nn.Linear(64, 10))
-    evidence = evidence_of(model)
-    zeros = float((model[:3](evidence.images) == 0).float().mean())
-    assert zeros > 0.4
-    assert dead_of(evidence) == []
-
-
-def test_each_use_of_a_relu_counts_by_itself(evidence_of):
-    relu = nn.ReLU()
-    model = nn.Sequential(nn.Flatten(), nn.Linear(64, 8), relu, nn.Linear(8, 6), relu, nn.Linear(6, 10))
-    layers = silent_channels(evidence_of(model))
-    assert {name: channels for name, (_, channels, _) in layers.items()} == {"2": 8, "2#2": 6}
-    six = nn.Sequential(nn.Flatten(), nn.Linear(64, 8), nn.ReLU6(), nn.Hardtanh(), nn.Linear(8, 10))
-    assert list(silent_channels(evidence_of(six))) == ["2"]
-
-
-def test_few_units_are_dead_by_chance(evidence_of):
-    gate = nn.Sequential(nn.Flatten(), nn.Linear(64, 4), nn.ReLU(), nn.Linear(4, 10))
-    gate[1].bias.data[:3] = -100.0
-    assert dead_of(evidence_of(gate)) == []
-
-
-def test_few_images_say_nothing(mlp, evidence_of):
-    assert "16 images, found 8" in DeadAtStart().lacks(evidence_of(mlp, number=8))
-    assert DeadAtStart().lacks(evidence_of(mlp, number=16)) == ""
-
-
 def test_hooks_are_gone_after_an_error(mlp, evidence_of):
     evidence = evidence_of(mlp, forward=lambda m, x: m(torch.zeros(3)))
-    for rule in (ActivationScale(), DeadAtStart()):
-        with pytest.raises((RuntimeError, IndexError)):
-            list(rule.check(evidence))
+    with pytest.raises((RuntimeError, IndexError)):
+        scale_of(evidence)
     assert not any(m._forward_hooks or m._forward_pre_hooks for m in mlp.modules())
+
+
+@pytest.mark.parametrize(("shrinks", "severity"), [(9.0, ["info"]), (3.0, []), (1.0, [])])
+def test_what_is_lost_on_the_whole_is_worth_knowing(evidence_of, shrinks, severity):
+    """Not from layer to layer, which would be a drift, but in one step half-way and one at the end."""
+    steps = [1.0, 1.0, shrinks, 1.0, shrinks, shrinks]
+    layers = [part for _ in steps for part in (nn.Linear(64, 64), nn.ReLU())]
+    model = nn.Sequential(nn.Flatten(), *layers, nn.Linear(64, 10))
+    for layer, step in zip([one for one in model if isinstance(one, nn.Linear)], steps, strict=False):
+        nn.init.kaiming_normal_(layer.weight)
+        nn.init.uniform_(layer.bias, -0.5, 0.5)
+        layer.weight.data /= step
+    findings = scale_of(evidence_of(model))
+    assert [one.severity for one in findings] == severity
+    assert all("from 1" in one.explanation and one.where == "13" for one in findings)
+
+
+def with_norms(rescale) -> nn.Sequential:
+    """Four convolutions, each behind a norm that takes up whatever scale it has."""
+    parts = [part for _ in range(4) for part in (nn.Conv2d(16, 16, 3, padding=1), nn.BatchNorm2d(16), nn.ReLU())]
+    model = nn.Sequential(nn.Conv2d(1, 16, 3), nn.BatchNorm2d(16), nn.ReLU(), *parts, nn.Flatten(), nn.Linear(576, 10))
+    for layer in model:
+        if isinstance(layer, nn.Conv2d):
+            rescale(layer.weight)
+    return model
+
+
+@pytest.mark.parametrize(
+    ("rescale", "severity"),
+    [
+        (lambda weight: weight.data.mul_(10), ["warning"]),
+        (lambda weight: nn.init.normal_(weight), ["warning"]),  # deviation 1 in all layers
+        (lambda weight: nn.init.kaiming_uniform_(weight).data.mul_(2.5), ["warning"]),
+        (lambda weight: nn.init.kaiming_normal_(weight, mode="fan_out"), []),
+        (lambda weight: nn.init.xavier_uniform_(weight), []),
+        (lambda weight: nn.init.orthogonal_(weight), []),
+        (lambda weight: nn.init.trunc_normal_(weight, std=0.02), []),
+        (lambda weight: weight.data.mul_(0.1), ["info"]),  # the norms make up for it
+    ],
+)
+def test_weights_behind_norms(evidence_of, rescale, severity):
+    findings = scale_of(evidence_of(with_norms(rescale).train()))
+    assert [one.severity for one in findings] == severity
+    assert all("as large as He's rule would make them" in one.explanation for one in findings)
+
+
+def test_weights_that_are_trained_or_made_up_for_are_no_start(evidence_of):
+    model = with_norms(lambda weight: weight.data.mul_(10)).train()
+    model(evidence_of(model).images)  # the norms have seen data
+    assert scale_of(evidence_of(model)) == []
+    tails = with_norms(lambda weight: weight.data.mul_(10).mul_(weight.data.square()))  # as training makes them
+    assert scale_of(evidence_of(tails.train())) == []
+
+
+class Equalised(nn.Module):
+    """Weights of deviation 1 whose input is scaled down instead; Karras et al. 2018."""
+
+    def __init__(self, *, scaled):
+        super().__init__()
+        self.layers = nn.ModuleList(nn.Conv2d(1 if n == 0 else 32, 32, 3) for n in range(3))
+        self.norm, self.last, self.scaled = nn.GroupNorm(1, 32), nn.Linear(32, 10), scaled
+        for layer in self.layers:
+            nn.init.normal_(layer.weight)
+
+    def forward(self, x):
+        for layer in self.layers:
+            x = layer(x * math.sqrt(2 / layer.weight[0].numel()) if self.scaled else x)
+            x = F.relu(x if self.scaled else self.norm(x))
+        return self.last(x.mean((2, 3)))
+
+
+@pytest.mark.parametrize("scaled", [True, False])
+def test_an_equalised_rate(evidence_of, scaled):
+    assert [one.severity for one in scale_of(evidence_of(Equalised(scaled=scaled)))] == ([] if scaled else ["warning"])
+
+
+@pytest.mark.parametrize("name", ["resnet18", "mobilenet_v2", "densenet121"])
+def test_published_starts_are_quiet(evidence_of, name):
+    model = getattr(torchvision.models, name)(weights=None, num_classes=4)
+    evidence = evidence_of(model, images=torch.randn(4, 3, 64, 64), targets=torch.arange(4))
+    assert scale_of(evidence) == []
+    for layer in model.modules():
+        if isinstance(layer, nn.Conv2d):
+            layer.weight.data *= 10
+    assert [one.severity for one in scale_of(evidence)] == ["warning"]

@@ -63,6 +63,16 @@ def test_edges_of_a_known_net():
     assert not flow.lacks
 
 
+def test_what_is_reached():
+    flow = follow(evidence(Net(), torch.randn(3, 1, 6, 6)))
+    behind = {Call("act", 2), Call("c", 1), Call("cut", 1)}
+    assert flow.reached([Call("act", 2)]) == behind
+    assert flow.reached([IMAGES]) == behind | {IMAGES, Call("a", 1), Call("act", 1), Call("b", 1)}
+    assert flow.reached([IMAGES], walls=["b"]) == flow.reached([IMAGES])  # the sum goes around it
+    assert flow.reached([IMAGES], walls=["a"]) == {IMAGES, Call("a", 1)}
+    assert flow.reached([]) == set()
+
+
 def test_writing_through_a_view_and_into_a_buffer_is_seen():
     class Writes(nn.Module):
         def __init__(self):

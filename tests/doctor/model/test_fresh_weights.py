@@ -8,7 +8,7 @@ import torch.nn.functional as F
 import torchvision
 from torch import nn
 
-from clearsight.doctor.model.fresh_weights import fresh_parameters, is_fresh
+from clearsight.doctor.model.fresh_weights import fresh_parameters, is_fresh, looks_drawn
 
 RULES = {
     "PyTorch's own": lambda w: nn.init.kaiming_uniform_(w, a=5**0.5),
@@ -87,3 +87,16 @@ def test_what_is_not_judged():
             self.place, self.small = nn.Parameter(torch.rand(1, 50, 8)), nn.Linear(4, 2)
 
     assert fresh_parameters(Odd()) == {}
+
+
+@pytest.mark.parametrize("size", [1e-3, 0.3, 40.0])
+def test_what_is_drawn_looks_so_at_any_size(size):
+    torch.manual_seed(0)
+    for values in (
+        torch.randn(64, 32),
+        torch.rand(64, 32) * 2 - 1,
+        nn.init.trunc_normal_(torch.empty(64, 32), a=-2, b=2),
+    ):
+        assert looks_drawn(size * values)
+    assert not looks_drawn(size * torch.randn(64, 32) ** 3)
+    assert not looks_drawn(torch.full((64, 32), size))

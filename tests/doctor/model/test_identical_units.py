@@ -123,3 +123,112 @@ def test_our_own_starts_are_quiet():
     item = evidence(model, torch.rand(2, 3, 64, 64))
     item.loss = lambda m, x, t: m(x)[0].square().mean() + m(x)[1].square().mean()
     assert list(IdenticalUnits().check(item)) == []
+
+
+class Grown(nn.Module):
+    """A dense block behind a first layer."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.last = nn.Conv2d(1, 8, 3, padding=1), nn.Linear(16, 4)
+        self.more = nn.ModuleList(nn.Conv2d(8 + 4 * n, 4, 3, padding=1) for n in range(2))
+
+    def forward(self, x):
+        x = self.first(x).relu()
+        for layer in self.more:
+            x = torch.cat([x, layer(x).relu()], 1)
+        return self.last(x.mean((2, 3)))
+
+
+class Around(nn.Module):
+    """A residual block with a layer on both ways, then a part of another kind before the loss."""
+
+    def __init__(self, last=None):
+        super().__init__()
+        self.first, self.body, self.short = nn.Linear(64, 16), nn.Linear(16, 16), nn.Linear(16, 16, bias=False)
+        self.last = last or nn.Linear(16, 4)
+
+    def forward(self, x):
+        x = self.first(x.flatten(1)).relu()
+        return self.last((self.body(x) + self.short(x)).relu())
+
+
+def zeroed(model, *names) -> nn.Module:
+    for name in names:
+        nn.init.zeros_(model.get_submodule(name).weight)
+    return model
+
+
+@pytest.mark.parametrize(
+    ("model", "names", "told"),
+    [
+        (Grown, ["first", "more.0", "more.1", "last"], ["first"]),
+        (Grown, ["first"], ["first"]),
+        (Grown, ["more.0", "more.1", "last"], []),  # the first layer goes around them
+        (Around, ["body", "short"], ["body", "short"]),
+        (Around, ["body"], []),
+        (Around, ["short"], []),
+        (Around, ["last"], []),
+        (Around, ["first", "body", "short", "last"], ["first"]),
+    ],
+)
+def test_zeros_on_every_way(model, names, told):
+    found = found_in(zeroed(model(), *names))
+    assert [(severity, list(layers)) for severity, layers in found] == ([("warning", told)] if told else [])
+
+
+def test_zeros_on_every_way_that_are_frozen():
+    model = zeroed(Around(), "first").requires_grad_(False)
+    assert found_in(model) == [("warning", {"first": {"units": 16, "alike": 16}})]
+
+
+class Scaled(nn.Module):
+    """The end of a head: one number that is learned."""
+
+    def __init__(self):
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(1))
+
+    def forward(self, x):
+        return x * self.scale
+
+
+def test_a_last_layer_of_zeros_before_a_part_without_weights():
+    assert found_in(zeroed(Around(nn.Sequential(nn.Linear(16, 4), Scaled())), "last.0")) == []
+
+
+class LowRank(nn.Module):
+    """A frozen layer with an addition of low rank that starts at zero; Hu et al. 2021."""
+
+    def __init__(self):
+        super().__init__()
+        self.base, self.down, self.up = nn.Linear(64, 16), nn.Linear(64, 4, bias=False), nn.Linear(4, 16, bias=False)
+        self.last = nn.Linear(16, 4)
+        nn.init.zeros_(self.up.weight)
+
+    def forward(self, x):
+        x = x.flatten(1)
+        return self.last((self.base(x) + self.up(self.down(x))).relu())
+
+
+def test_a_low_rank_addition():
+    assert found_in(LowRank()) == []
+
+
+def test_a_loss_that_looks_at_the_images_does_not_hide_it():
+    item = evidence(zeroed(Around(nn.Linear(16, 64)), "body", "short"))
+    item.loss = lambda m, x, t: F.mse_loss(m(x), x.flatten(1))
+    assert [one.where for one in IdenticalUnits().check(item)] == ["body"]
+
+
+@pytest.mark.parametrize("name", ["densenet121", "resnet18"])
+def test_published_networks_of_zeros(name):
+    model = getattr(torchvision.models, name)(weights=None, num_classes=4)
+    images = torch.randn(2, 3, 64, 64)
+    assert found_in(model, images) == []
+    for layer in model.modules():
+        if isinstance(layer, nn.Conv2d | nn.Linear):
+            nn.init.zeros_(layer.weight)
+    ((severity, layers),) = found_in(model, images)
+    assert severity == "warning"
+    assert next(iter(layers)) in ("conv1", "features.conv0")

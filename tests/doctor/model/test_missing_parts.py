@@ -191,3 +191,111 @@ def test_a_pyramid_and_its_head():
             return self.head(self.neck(self.body(x))).mean((2, 3))
 
     assert found_in(Pyramid()) == [["neck.lateral", "neck.out"]]  # inside a part it counts, at the seam it does not
+
+
+# ------------------------------------------------------------------------------------------------ linear as a whole
+class Dense(nn.Module):
+    """Maps beside those that they are made of: no layer's output goes to one other layer alone."""
+
+    def __init__(self, active, *, width=8, norm=nn.Identity):
+        super().__init__()
+        self.first = nn.Conv2d(3, width, 3, stride=2)
+        self.more = nn.ModuleList(nn.Conv2d(width * (1 + n), width, 3, padding=1) for n in range(2))
+        self.norm, self.last, self.active = norm(3 * width), nn.Linear(3 * width, 4), active
+
+    def forward(self, x):
+        x = self.active(self.first(x))
+        for layer in self.more:
+            x = torch.cat([x, self.active(layer(x))], 1)
+        return self.last(self.norm(x).mean((2, 3)))
+
+
+def whole(model, images=None, **options) -> list[tuple[str, str]]:
+    item = evidence(model, images, **options)
+    return [(one.severity, one.where) for one in MissingNonLinearity().check(item)]
+
+
+def test_one_linear_map_as_a_whole():
+    torch.manual_seed(0)
+    (finding,) = MissingNonLinearity().check(evidence(Dense(nn.Identity())))
+    assert (finding.severity, finding.where) == ("warning", "model")
+    assert finding.evidence["listed"] == ["first", "more.0", "more.1", "last"]
+    assert whole(Dense(nn.Dropout(0.5), norm=nn.BatchNorm2d)) == [("warning", "model")]
+    assert whole(Dense(nn.ReLU())) == []
+    assert whole(Dense(nn.Tanh())) == []
+    assert whole(Dense(nn.MaxPool2d(1))) == [("warning", "model")]  # of one place it is no maximum
+    assert whole(Dense(nn.MaxPool2d(3, 1, 1))) == []
+
+
+def test_a_pair_that_is_named_is_not_said_again():
+    images = torch.randn(4, 1, 8, 8)
+    assert whole(mlp(), images) == [("warning", "2")]
+
+
+class Heads(nn.Module):
+    """Two logistic regressions on the same pixels."""
+
+    def __init__(self):
+        super().__init__()
+        self.one, self.two = nn.Linear(64, 4), nn.Linear(64, 4)
+
+    def forward(self, x):
+        return self.one(x.flatten(1)) + self.two(x.flatten(1))
+
+
+class Ways(nn.Module):
+    """Blocks led around, the last layer of each of which starts at zero: linear at the start, and not for long."""
+
+    def __init__(self, active, *, ends=0.0):
+        super().__init__()
+        self.first, self.last = nn.Linear(64, 16), nn.Linear(16, 4)
+        self.up, self.down = nn.Linear(16, 16), nn.Linear(16, 16)
+        self.active = active
+        nn.init.constant_(self.down.weight, ends)
+
+    def forward(self, x):
+        x = self.first(x.flatten(1))
+        x = x + self.down(self.active(self.up(x)))
+        return self.last(x)
+
+
+def test_what_is_linear_by_design_or_only_near_the_images():
+    images = torch.randn(8, 1, 8, 8)
+    assert whole(nn.Sequential(nn.Flatten(), nn.Linear(64, 4)), images) == []
+    assert whole(Heads(), images) == []
+    assert whole(Dense(nn.Identity(), width=1), images.expand(-1, 3, -1, -1)[:, :, :4, :4]) == []  # low rank
+    assert whole(Ways(nn.ReLU()), images) == []
+    separable = nn.Sequential(nn.Conv2d(1, 8, 8, 8), nn.Flatten(), nn.Linear(8, 4))  # patches
+    assert whole(separable, images) == []
+
+
+@pytest.mark.parametrize("bias", [100.0, -100.0, 3.0])
+def test_units_that_are_all_open_or_all_dead(bias):
+    """Of the images as they are, such a network is one linear map, or a constant."""
+    torch.manual_seed(0)
+    model = Dense(nn.ReLU())
+    for layer in (model.first, *model.more):
+        layer.bias.data.fill_(bias)
+    assert whole(model) == []
+
+
+def test_a_model_that_refuses_other_images():
+    class Careful(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.body = Dense(nn.Identity())
+
+        def forward(self, x):
+            if float(x.abs().max()) > 20:
+                raise ValueError("images: expected values of deviation 1")
+            return self.body(x)
+
+    assert whole(Careful()) == []
+
+
+def test_nothing_of_the_model_is_changed():
+    model = Dense(nn.Identity(), norm=nn.BatchNorm2d).train()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    assert whole(model) == [("warning", "model")]
+    assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
+    assert model.training

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from clearsight.doctor.model.dependence import InputIgnored
+from clearsight.doctor.model.dependence import ImagesNotLearned
 from clearsight.doctor.model.overfit import CannotOverfit, overfit
 
 
@@ -19,7 +19,7 @@ def test_sound_networks_learn_a_few_images_by_heart(sound, evidence_of):
     evidence = evidence_of(sound)
     before = {name: value.clone() for name, value in sound.state_dict().items()}
     assert found(evidence) == []
-    assert list(InputIgnored().check(evidence)) == []  # which reads the same probe
+    assert list(ImagesNotLearned().check(evidence)) == []  # which reads the same probe
     probe = overfit(evidence)
     assert probe.reached
     assert probe.accuracy == 1
@@ -77,14 +77,21 @@ class Detached(nn.Module):
         return F.linear(self.first(x.flatten(1)).relu().detach(), self.last.weight.detach(), self.last.bias)
 
 
+def dead(cnn):
+    """No image comes through, but it would with other weights."""
+    cnn[0].bias.data.fill_(-100)
+    return cnn
+
+
 @pytest.mark.parametrize(
     ("fault", "because"),
     [
         (lambda cnn: Cut(), "input-ignored"),
+        (dead, "images-not-learned"),
         (lambda cnn: Detached(), ""),
         (lambda cnn: nn.Sequential(cnn, nn.Softmax(1)), ""),
     ],
-    ids=["input cut off", "no gradient", "two softmaxes"],
+    ids=["input cut off", "dead units", "no gradient", "two softmaxes"],
 )
 def test_what_cannot_learn(cnn, evidence_of, fault, because):
     (finding,) = found(evidence_of(fault(cnn), number=16), steps=120)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from clearsight.doctor.model.activations import ActivationScale, DeadAtStart
-from clearsight.doctor.model.dependence import InputIgnored, SamplesMixed
+from clearsight.doctor.model.activations import ActivationScale
+from clearsight.doctor.model.dead_at_start import DeadAtStart
+from clearsight.doctor.model.dependence import ImagesNotLearned, SamplesMixed
 from clearsight.doctor.model.gradient_check import WrongGradient
 from clearsight.doctor.model.initial_loss import InitialLossOff
 from clearsight.doctor.model.input_check import InputNotNormalised, WrongLayout
@@ -24,7 +25,7 @@ RULES = (
     DeadAtStart(),
     PrecisionOverflow(),
     CannotOverfit(seconds=2.0),
-    InputIgnored(seconds=2.0),
+    ImagesNotLearned(seconds=2.0),
     SamplesMixed(),
     WrongGradient(),
     InputNotNormalised(),

@@ -48,6 +48,27 @@ def test_a_norm_of_before_clipping_enlarges_and_a_smaller_one_changes_nothing() 
         assert eye.measurement(norm=factor * own)[2]["grad_norm"].tolist() == pytest.approx([wanted * own])
 
 
+def test_of_a_momentum_that_is_cycled_the_lowest_is_a_fact() -> None:
+    model, optimizer, _eye, facts = build()
+    seen = []
+    for momentum in (0.9, 0.5, 0.7, 0.8):
+        optimizer.param_groups[0]["momentum"] = momentum
+        update(model, optimizer)
+        seen.append(facts["momentum"])
+    assert seen == [0.9, 0.5, 0.5, 0.5]
+
+
+def test_the_last_cosines_go_on_behind_a_resume() -> None:
+    model, optimizer, eye, facts = build()
+    nn.init.ones_(model[0].weight)
+    model[2].p = 0.0
+    facts["gradient_cosines"] = [0.1, 0.2, 0.3, 0.4]
+    for _ in range(2):
+        update(model, optimizer)
+        eye.measurement()
+    assert facts["gradient_cosines"] == [0.3, 0.4, 1.0, 1.0]
+
+
 def test_it_goes_on_with_what_was_known() -> None:
     model, optimizer, eye, _ = build()
     eye.begin(16, [LayerNote("0", "Linear", "relu", False, 0)])

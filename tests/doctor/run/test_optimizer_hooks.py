@@ -5,7 +5,7 @@ import torch
 from torch import nn
 from torch.optim import optimizer as torch_optimizer
 
-from clearsight.doctor.run.optimizer_hooks import OptimizerHooks, bare_optimizer, loss_scale
+from clearsight.doctor.run.optimizer_hooks import OptimizerHooks, bare_optimizer, first_momentum, loss_scale
 
 
 class Told:
@@ -110,3 +110,14 @@ def test_a_scale_is_one_only_where_it_is_a_tensor(model) -> None:
     assert loss_scale(optimizer) is None
     optimizer.grad_scale = torch.tensor(4.0)
     assert loss_scale(optimizer).item() == 4
+
+
+def test_momentum_is_that_of_the_first_group(model) -> None:
+    for optimizer, wanted in (
+        (torch.optim.SGD(model.parameters(), 0.1, momentum=0.99), 0.99),
+        (torch.optim.SGD(model.parameters(), 0.1), 0.0),
+        (torch.optim.AdamW(model.parameters(), 0.1, betas=(0.8, 0.9)), 0.8),
+        (torch.optim.RMSprop(model.parameters(), 0.1, momentum=0.5), 0.5),
+        (torch.optim.Adagrad(model.parameters(), 0.1), None),
+    ):
+        assert first_momentum(optimizer) == wanted

@@ -1,27 +1,25 @@
-"""What comes out of layers before training: its scale through the depth, and units that never speak."""
+"""What comes out of layers before training: its scale through the depth, and that of the weights."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
 from itertools import combinations
 from statistics import median
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd  # pyright: ignore[reportPrivateUsage]  # what all convolutions are
-from torch.overrides import TorchFunctionMode
 
 from clearsight.doctor.model.evidence import ModelEvidence
-from clearsight.doctor.model.kinds import units
+from clearsight.doctor.model.kinds import is_norm, units
 from clearsight.doctor.model.probing import outputs_of, untouched
+from clearsight.doctor.model.weight_scale import as_drawn, times_he
 from clearsight.doctor.rule import Rule
 from clearsight.types import Finding, Severity
 
-__all__ = ["ActivationScale", "DeadAtStart"]
+__all__ = ["ActivationScale", "output_scales"]
 
 
 class ActivationScale(Rule[ModelEvidence]):
@@ -33,13 +31,20 @@ class ActivationScale(Rule[ModelEvidence]):
     then, as no usual initialisation grows; shrinking is one below `severe`, as PyTorch's own shrinks a little.
 
     Where biases hide it, the part that differs between images shrinks alone: beyond `signal` and below `severe` that is
-    a warning too. PyTorch's own initialisation loses √6 a layer behind a ReLU; `signal` is twice that.
+    a warning too. PyTorch's own initialisation loses √6 a layer behind a ReLU; `signal` is twice that. What is lost
+    from the first layer to the last, whatever the way between, is worth knowing beyond `lost`.
+
+    Norms hide weights of a wrong scale from all this, so weights are looked at too, see `weight_scale`.
 
     Args:
         ratio: from layer to layer, either way.
         band: healthy deviations.
         severe: deviation below which shrinking is a warning, as normalised or residual networks do not reach it.
         signal: ratio from layer to layer of what differs between images.
+        lost: ratio of what differs between images in the first layer to that in the last; PyTorch's own initialisation
+            loses 25 in four convolutions, and 40 in ten with connections around them.
+        large: times He's rule from which weights are too large; what usual rules give is 1 at most.
+        small: times He's rule below which they are too small; PyTorch's own rule gives 0.41.
     """
 
     id = "activation-scale"
@@ -52,8 +57,12 @@ class ActivationScale(Rule[ModelEvidence]):
         band: tuple[float, float] = (0.1, 10.0),
         severe: float = 0.01,
         signal: float = 5.0,
+        lost: float = 100.0,
+        large: float = 1.75,
+        small: float = 0.06,
     ) -> None:
         self.ratio, self.band, self.severe, self.signal = ratio, band, severe, signal
+        self.lost, self.large, self.small = lost, large, small
 
     def check(self, evidence: ModelEvidence) -> Iterator[Finding]:
         """At most one finding."""
@@ -63,9 +72,15 @@ class ActivationScale(Rule[ModelEvidence]):
         if broken is not None:
             yield self._finding("error", broken, scales, f"The output of {broken} is not finite before any step")
             return
-        found = next(self._drift(scales), None) or next(self._hidden(signals), None)
-        if found is not None:
-            yield found
+        ways = (
+            self._drift(scales),
+            self._hidden(signals),
+            self._weights(evidence, scales, signals),
+            self._lost(signals),
+        )
+        found = [finding for way in ways for finding in way]
+        if found:
+            yield min(found, key=lambda finding: finding.severity == "info")  # the first warning, else the first
 
     def _drift(self, scales: list[tuple[str, float]]) -> Iterator[Finding]:
         """Of whole outputs."""
@@ -102,6 +117,40 @@ class ActivationScale(Rule[ModelEvidence]):
                 f"is left; healthy networks lose up to {math.sqrt(6):.1f} times a layer",
                 threshold=self.signal,
             )
+
+    def _lost(self, signals: list[tuple[str, float]]) -> Iterator[Finding]:
+        """Of what differs between images, from the first layer to the last, where the latter is not zero."""
+        first, last = signals[0][1] if signals else 0.0, max((signal for _, signal in signals[-2:]), default=0.0)
+        if len(signals) >= 4 and 0 < self.lost * last < first < math.inf:
+            yield self._finding(
+                "info",
+                signals[-1][0],
+                signals,
+                f"What differs between images in layers' outputs shrinks {first / last:.0f} times, from {first:.2g} in "
+                f"the first to {last:.2g} in the last; healthy networks lose 40 times at most",
+                threshold=self.lost,
+            )
+
+    def _weights(
+        self, evidence: ModelEvidence, scales: list[tuple[str, float]], signals: list[tuple[str, float]]
+    ) -> Iterator[Finding]:
+        """Of weights that are as they were drawn."""
+        each = times_he(evidence)
+        times = median(each.values()) if each else 1.0
+        if self.small <= times <= self.large or not as_drawn(evidence.model, each):
+            return
+        severity: Severity = "warning"
+        if times > self.large:
+            if median(dict(scales).get(name, 0.0) for name in each) < times / 2:
+                return  # something makes up for it, such as inputs that are scaled down (an equalised rate)
+        else:
+            normed = any(is_norm(module) for module in evidence.model.modules())
+            ends = max((signal for _, signal in signals[-2:]), default=0.0)
+            sinks = len(signals) > 1 and ends < self.band[0] * signals[0][1]
+            severity = "warning" if sinks and not normed else "info"
+        text = f"Weights start {times:.2g} times as large as He's rule would make them"
+        threshold = self.large if times > self.large else self.small
+        yield self._finding(severity, next(iter(each)), [*each.items()], text, threshold=threshold)
 
     def _finding(
         self,
@@ -169,124 +218,3 @@ def output_scales(evidence: ModelEvidence) -> tuple[list[tuple[str, float]], lis
         for handle in handles:
             handle.remove()
     return [(name, float(x)) for name, x in seen.items()], [(name, float(x)) for name, x in over_batch.items()]
-
-
-# ------------------------------------------------------------------------------------------------ silent units
-class DeadAtStart(Rule[ModelEvidence]):
-    """Channels behind a ReLU that are zero for every image of the batch, so that they get no gradient.
-
-    Zeros alone are no sign: half of all outputs of a healthy ReLU are zero. A layer of few units, or one that sees a
-    single number an image, may have dead ones by chance, so the lower end of Wilson's interval of the share counts.
-
-    Args:
-        info: share of a layer's channels from which it is worth knowing.
-        warning: share from which it is a warning.
-        images: fewest that say something.
-    """
-
-    id = "dead-at-start"
-    source = "Lu et al. 2019, arXiv:1903.06733; share of dead channels: Amazon SageMaker Debugger"
-
-    def __init__(self, *, info: float = 0.3, warning: float = 0.5, images: int = 16) -> None:
-        self.info, self.warning, self.images = info, warning, images
-
-    def lacks(self, evidence: ModelEvidence) -> str:
-        """A batch that is large enough."""
-        found = len(evidence.images)
-        return f"a batch of {self.images} images, found {found}" if found < self.images else ""
-
-    def check(self, evidence: ModelEvidence) -> Iterator[Finding]:
-        """One finding for each layer."""
-        with untouched(evidence.model), torch.no_grad():
-            layers = silent_channels(evidence)
-        for name, (dead, channels, places) in layers.items():
-            low = _least_share(dead, channels, z=1.64 if places > 1 else 2.33)
-            if low <= self.info:
-                continue
-            severe = low > self.warning
-            yield Finding(
-                id=self.id,
-                severity="warning" if severe else "info",
-                where=name,
-                explanation=f"{dead} of {channels} channels behind {name} are zero for all {len(evidence.images)} "
-                "images before the first step; healthy networks have up to 14 %. Such units get no gradient: look at "
-                "the bias and the scale of the layer before, or use a leaky ReLU.",
-                evidence={
-                    "row": "T4",
-                    "dead": dead,
-                    "channels": channels,
-                    "share": dead / channels,
-                    "threshold": self.warning if severe else self.info,
-                },
-                source=self.source,
-            )
-
-
-def _least_share(count: int, total: int, *, z: float) -> float:
-    """Lower end of Wilson's interval."""
-    share, extra = count / total, z * z / total
-    return (share + extra / 2 - z * math.sqrt(share * (1 - share) / total + extra / (4 * total))) / (1 + extra)
-
-
-RELUS = frozenset((F.relu, F.relu_, F.relu6, torch.relu, torch.relu_, Tensor.relu, Tensor.relu_))
-
-
-class _ReluWatch(TorchFunctionMode):
-    """Sees every ReLU, whether a module or a function computes it."""
-
-    def __init__(self, images: int) -> None:
-        super().__init__()
-        self.images = images
-        self.inside: list[str] = []
-        self.found: dict[str, tuple[Tensor, int]] = {}
-
-    def __torch_function__(
-        self,
-        func: Callable[..., Any],
-        types: Sequence[type],
-        args: tuple[Any, ...] = (),
-        kwargs: Mapping[str, Any] | None = None,
-    ) -> Any:  # noqa: ANN401
-        output = func(*args, **(kwargs or {}))
-        six = func is F.hardtanh and (*args, *(kwargs or {}).values())[1:3] == (0.0, 6.0)
-        if (func in RELUS or six) and output.ndim > 1 and len(output) == self.images:
-            axis = -1 if output.ndim == 3 else 1  # tokens have their channels last
-            name, number = self.inside[-1] if self.inside else "", 2
-            while (key := name if number == 2 else f"{name}#{number - 1}") in self.found:
-                number += 1
-            spoken = output.detach().movedim(axis, 0).flatten(1)
-            self.found[key] = (spoken == 0).all(1), spoken.shape[1] // self.images
-        return output
-
-
-def silent_channels(evidence: ModelEvidence) -> dict[str, tuple[int, int, int]]:
-    """Behind each ReLU: channels that are zero everywhere, all channels, and places an image.
-
-    Args:
-        evidence: its model is run once, in the mode it is in; call it inside `untouched`.
-    """
-    watch = _ReluWatch(len(evidence.images))
-    with _named(evidence.model, watch.inside), watch:
-        outputs_of(evidence)
-    return {name: (int(dead.sum()), len(dead), places) for name, (dead, places) in watch.found.items()}
-
-
-@contextmanager
-def _named(model: nn.Module, inside: list[str]) -> Iterator[None]:
-    """Keeps the names of the modules that are running, the innermost last."""
-    handles = []
-
-    def enter(name: str) -> Callable[..., None]:
-        return lambda *_: inside.append(name)
-
-    def leave(*_: object) -> None:
-        inside.pop()
-
-    try:
-        for name, module in model.named_modules():
-            handles.append(module.register_forward_pre_hook(enter(name)))
-            handles.append(module.register_forward_hook(leave))
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import copy
-import dataclasses
 from collections.abc import Iterator
 from typing import Any
 
@@ -12,16 +10,13 @@ from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm  # pyright: ignore[reportPrivateUsage]  # of all dimensions
 
 from clearsight.doctor.model.evidence import ModelEvidence
-from clearsight.doctor.model.overfit import UNCHANGED, Overfit, overfit
-from clearsight.doctor.model.probing import outputs_of, roughen, trained_parameters, undropped, untouched
+from clearsight.doctor.model.input_reach import UNCHANGED, input_reach, rows_of
+from clearsight.doctor.model.overfit import Overfit, overfit
+from clearsight.doctor.model.probing import outputs_of, roughen, trained_parameters, untouched
 from clearsight.doctor.rule import Rule
-from clearsight.measure.replica import tensors_in
 from clearsight.types import Finding
 
-__all__ = ["InputIgnored", "InputUnread", "SamplesMixed"]
-
-_EXACT = 1e-11  # relative movement of outputs that is rounding in double precision
-_DRAWS = 8  # of all parameters
+__all__ = ["ImagesNotLearned", "InputUnread", "SamplesMixed"]
 
 
 class InputUnread(Rule[ModelEvidence]):
@@ -68,68 +63,7 @@ class InputUnread(Rule[ModelEvidence]):
         )
 
 
-def input_reach(evidence: ModelEvidence, images: int) -> float | None:
-    """By how much outputs differ between images at most, relative to their size; None without a row for each image.
-
-    The largest of what the model's own weights and drawn ones give; the latter only where the former give nothing. The
-    answer is kept with the evidence, so that several rules cost one look.
-
-    Args:
-        evidence: is left as it was.
-        images: that are compared, at most.
-    """
-    known: dict[int, float | None] = vars(evidence).setdefault("_input_reach", {})
-    if images not in known:
-        with untouched(evidence.model), torch.no_grad():
-            undropped(evidence.model)
-            known[images] = _reach(evidence, evidence.images[:images])
-    return known[images]
-
-
-def _reach(evidence: ModelEvidence, images: Tensor) -> float | None:
-    most = _reach_at(evidence, images)
-    if most is None or most > UNCHANGED:
-        return most
-    # What many squashing layers leave of a difference may be lost in rounding, and is none the less there.
-    try:
-        double = copy.deepcopy(evidence.model).double()
-        precise = dataclasses.replace(evidence, model=double, images=evidence.images.double())
-        exact = _reach_at(precise, images.double(), least=_EXACT)
-    except (RuntimeError, TypeError):  # a model that cannot be copied, or called in double precision
-        return most
-    return most if exact is None or exact <= _EXACT else max(exact, 2 * UNCHANGED)
-
-
-def _reach_at(evidence: ModelEvidence, images: Tensor, least: float = UNCHANGED) -> float | None:
-    most = _apart(evidence, images)
-    for seed in range(_DRAWS):
-        if most is None or most > least:
-            break
-        _draw(evidence, seed)
-        drawn = _apart(evidence, images)
-        most = most if drawn is None else max(most, drawn)
-    return most
-
-
-def _apart(evidence: ModelEvidence, images: Tensor) -> float | None:
-    rows = [t for t in _rows(outputs_of(evidence, images), len(images)) if t.ndim > 1 and bool(t.isfinite().all())]
-    return max((float((t - t[:1]).norm() / t.norm().clamp(min=1e-12)) for t in rows), default=None)
-
-
-def _draw(evidence: ModelEvidence, seed: int) -> None:
-    """All parameters anew: weights by He's rule, scales 1, biases 0."""
-    draws = torch.Generator().manual_seed(seed)
-    for name, parameter in evidence.model.named_parameters():
-        if not parameter.is_floating_point() or not parameter.numel():
-            continue
-        if parameter.ndim < 2:
-            parameter.fill_(0.0 if "bias" in name else 1.0)
-        else:
-            fan_in = parameter[0].numel()
-            parameter.copy_(torch.randn(parameter.shape, generator=draws) * (2 / fan_in) ** 0.5)
-
-
-class InputIgnored(Rule[ModelEvidence]):
+class ImagesNotLearned(Rule[ModelEvidence]):
     """A model that was trained on a few images is as good without them.
 
     It is the model of `overfit`'s probe that is asked. Where outputs are the same for every image, that is certain;
@@ -142,7 +76,7 @@ class InputIgnored(Rule[ModelEvidence]):
         seconds: of the probe; give all rules that read it the same.
     """
 
-    id = "input-ignored"
+    id = "images-not-learned"
     source = "Karpathy 2019, A recipe for training neural networks (input-independent baseline)"
 
     def __init__(self, *, p: float = 0.05, images: int = 8, seconds: float = 20.0) -> None:
@@ -228,12 +162,12 @@ class SamplesMixed(Rule[ModelEvidence]):
         with untouched(evidence.model), torch.no_grad():
             evidence.model.eval()
             roughen(evidence.model)  # what starts at zero hides what lies before it
-            before = _rows(outputs_of(evidence, images), number)
+            before = rows_of(outputs_of(evidence, images), number)
             changed = {}
             for kept in ([*range(number // 2)], [*range(0, number, 2)]):
                 shown = images.flip(-1).roll(1, 0)  # other images everywhere, and then these
                 shown[kept] = images[kept]
-                changed[tuple(kept)] = _change(before, _rows(outputs_of(evidence, shown), number), kept)
+                changed[tuple(kept)] = _change(before, rows_of(outputs_of(evidence, shown), number), kept)
         most = max(changed.values())
         if most <= self.tolerance:
             return
@@ -258,11 +192,6 @@ class SamplesMixed(Rule[ModelEvidence]):
             evidence={"row": "P6", "change": most, "threshold": self.tolerance, "images": number},
             source=self.source,
         )
-
-
-def _rows(outputs: object, number: int) -> list[Tensor]:
-    found = (t for t in tensors_in(outputs) if t.is_floating_point() and t.ndim > 0 and len(t) == number)
-    return [tensor.double() for tensor in found]
 
 
 def _change(before: list[Tensor], after: list[Tensor], kept: list[int]) -> float:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property, partial
@@ -143,6 +143,23 @@ class Flow:
     def before(self, call: Call) -> list[Edge]:
         """Where the input of a call comes from."""
         return self._before.get(call, [])
+
+    def reached(self, starts: Iterable[Call], *, walls: Collection[str] = ()) -> set[Call]:
+        """Calls that the output of some comes to, on whatever way; these themselves too.
+
+        Args:
+            starts: calls, or `IMAGES`.
+            walls: names of modules that are reached and let nothing through.
+        """
+        seen: set[Call] = set()
+        waiting = [*starts]
+        while waiting:
+            call = waiting.pop()
+            if call not in seen:
+                seen.add(call)
+                if call == IMAGES or call.module not in walls:
+                    waiting += [edge.consumer for edge in self.after(call)]
+        return seen
 
 
 def follow(evidence: ModelEvidence) -> Flow:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from clearsight.doctor.model.kinds import is_norm
 from clearsight.doctor.run.layer_plan import untouched_statistics
 
-__all__ = ["fresh_parameters", "is_fresh"]
+__all__ = ["fresh_parameters", "is_fresh", "looks_drawn"]
 
 LEAST = 100  # values from which a distribution is told from another
 _TAKEN = 20_000  # values of a tensor that are looked at
@@ -93,6 +93,25 @@ def is_fresh(weight: Tensor) -> bool:
         if any(kstest(some, shape.cdf).pvalue > _P for shape in shapes):
             return True
     return False
+
+
+def looks_drawn(weight: Tensor) -> bool:
+    """Whether a weight is distributed evenly or normally, cut off at two deviations or not, whatever its deviation.
+
+    Training makes tails, so of large weights this tells trained ones; of small ones it may not.
+
+    Args:
+        weight: of any shape, with 100 values or more.
+    """
+    values = weight.detach().double().flatten()
+    deviation, most = float(values.std()), float(values.abs().max())
+    if not math.isfinite(deviation) or deviation <= 1e-9 * most:
+        return False
+    from scipy.stats import kstest, norm, truncnorm, uniform
+
+    some = values[:: math.ceil(len(values) / _TAKEN)].cpu().numpy()
+    shapes = (norm(scale=deviation), uniform(-most, 2 * most), truncnorm(-2, 2, scale=deviation / _CUT))
+    return any(kstest(some, shape.cdf).pvalue > _P for shape in shapes)
 
 
 def _deviations(weight: Tensor) -> Iterator[float]:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from clearsight.doctor.model.evidence import ModelEvidence
-from clearsight.doctor.model.flow import Call, Flow
+from clearsight.doctor.model.flow import IMAGES, Call, Flow
 from clearsight.doctor.model.kinds import (
     MOVES,
     is_convolution,
@@ -18,6 +18,7 @@ from clearsight.doctor.model.kinds import (
     is_norm,
     is_transposed,
     passes_linearly,
+    units,
 )
 from clearsight.doctor.rule import Rule
 from clearsight.types import Finding
@@ -44,7 +45,8 @@ class IdenticalUnits(Rule[ModelEvidence]):
     few alike are only told (kernels that are repeated on purpose, dead ones of a trained network). Units of different
     groups see different channels and are not compared. A layer of zeros is right where its output is added to or
     multiplied with something else (the end of a residual branch, offsets, scales), and any layer whose output goes
-    to the loss learns its units apart.
+    to the loss learns its units apart. But where layers of zeros lie on every way from the images to the loss, nothing
+    of an image comes through, and the first of them are told whatever they are joined with.
 
     Args:
         closeness: cosine above which two units are the same.
@@ -64,6 +66,8 @@ class IdenticalUnits(Rule[ModelEvidence]):
     def check(self, evidence: ModelEvidence) -> Iterable[Finding]:
         """One finding for layers whose units are all alike, one for those with some."""
         found = [one for name in evidence.flow.nodes if (one := self._alike(evidence.flow, name)) is not None]
+        found += [one for one in _first_walls(evidence.flow) if one.name not in {other.name for other in found}]
+        found.sort(key=lambda one: [*evidence.flow.nodes].index(one.name))
         whole = [one for one in found if one.alike == one.units]
         some = [one for one in found if one.alike < one.units]
         for layers in filter(None, (whole, some)):
@@ -106,6 +110,29 @@ class IdenticalUnits(Rule[ModelEvidence]):
             return None if joined else _Alike(name, len(weight), len(weight), zero=True)
         alike = sum(_repeated(part, self.closeness, self.shortest) for part in weight.chunk(groups))
         return _Alike(name, len(weight), alike, zero=False) if alike else None
+
+
+def _first_walls(flow: Flow) -> list[_Alike]:
+    """Layers of zeros that an image comes to first, where none of its ways to the loss goes around such layers.
+
+    A layer whose output goes to the loss is none, nor is one with no layer behind it: those learn.
+    """
+    walls: set[str] = set()
+    for name, node in flow.nodes.items():
+        weight = node.module.weight if is_convolution(node.module) or is_linear(node.module) else None
+        if not isinstance(weight, Tensor) or bool(weight.any()):
+            continue
+        behind = {call.module for call in flow.reached(node.calls)} - {name}
+        layers = any(one.ndim > 1 for other in behind for one in flow.nodes[other].module.parameters())
+        if layers and not any("loss" in _ends(flow, call) for call in node.calls):
+            walls.add(name)
+    outputs = {call for call in flow.outputs if call != IMAGES}
+    seen = flow.reached([IMAGES], walls=walls)
+    if not walls or seen & outputs or not flow.reached([IMAGES]) & outputs:
+        return []
+    first = [name for name in flow.nodes if name in walls and any(call in seen for call in flow.nodes[name].calls)]
+    wide = {name: units(flow.nodes[name].module)[1] for name in first}
+    return [_Alike(name, width, width, zero=True) for name, width in wide.items()]
 
 
 def _ends(flow: Flow, start: Call) -> set[str]:

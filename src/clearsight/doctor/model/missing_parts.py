@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator
 
 from torch import nn
 
+from clearsight.doctor.model.affine import affine_outputs
 from clearsight.doctor.model.evidence import ModelEvidence
-from clearsight.doctor.model.flow import Call, Flow, LossInput
+from clearsight.doctor.model.flow import IMAGES, Call, Flow, LossInput
 from clearsight.doctor.model.kinds import (
     MOVES,
     is_convolution,
@@ -108,7 +110,8 @@ class MissingNonLinearity(Rule[ModelEvidence]):
     Quiet where that is done by design: a depthwise or grouped convolution beside one that mixes, a pair of k×1 and 1×k,
     a narrow layer between wide ones (low rank, linear bottlenecks), patches and up-convolutions, layers whose output
     goes to several places or is joined with something else, and the seam between parts of a model with names of their
-    own (neck and head).
+    own (neck and head). Where no two are found so, but the model as a whole is one linear map of its images
+    (`affine_outputs`) although layers that mix follow each other in it, that is told.
     """
 
     id = "missing-non-linearity"
@@ -123,6 +126,7 @@ class MissingNonLinearity(Rule[ModelEvidence]):
         flow = evidence.flow
         pairs = [pair for pair in _pairs(flow) if not _by_design(flow, *pair)]
         if not pairs:
+            yield from self._whole(evidence)
             return
         layers = sum(is_convolution(node.module) or is_linear(node.module) for node in flow.nodes.values())
         first, second = pairs[0]
@@ -143,6 +147,48 @@ class MissingNonLinearity(Rule[ModelEvidence]):
             },
             source=self.source,
         )
+
+    def _whole(self, evidence: ModelEvidence) -> Iterator[Finding]:
+        """What joins or parts its maps has no pairs."""
+        outputs = affine_outputs(evidence)
+        layers = _one_behind_another(evidence.flow) if outputs else []
+        if len(layers) < 2 or _is_narrow(evidence, layers, outputs):
+            return
+        yield Finding(
+            id=self.id,
+            severity="warning",
+            where="model",
+            explanation=(
+                f"The model is one linear map of its images: {len(layers)} layers from {layers[0]} to {layers[-1]} "
+                "follow each other, and nothing in it bends, so they can do no more than one. Put an activation behind "
+                "each layer but the last."
+            ),
+            evidence={"row": "S4", "layers": len(layers), "listed": layers[:_LISTED], "outputs": outputs},
+            source=self.source,
+        )
+
+
+def _one_behind_another(flow: Flow) -> list[str]:
+    """Layers that mix all they are given and lie on a way from the images to the loss with another such layer."""
+    calls = {
+        call: name
+        for name, node in flow.nodes.items()
+        if _is_layer(node.module) and not _is_special(node.module) and not _is_patches(node.module)
+        for call in node.calls
+        if call in flow.reached([IMAGES]) and flow.reached([call]) & flow.outputs.keys()
+    }
+    found: set[str] = set()
+    for call, name in calls.items():
+        behind = {calls[other] for other in flow.reached([call]) if other in calls} - {name}
+        found |= {name, *behind} if behind else set()
+    return [name for name in flow.nodes if name in found]
+
+
+def _is_narrow(evidence: ModelEvidence, layers: list[str], outputs: int) -> bool:
+    """Whether a layer is given fewer numbers of an image than the model takes and gives: low rank on purpose."""
+    number = len(evidence.images)
+    widths = [math.prod(shape) // number for name in layers for shape in evidence.flow.nodes[name].inputs if shape]
+    return min(widths, default=0) < min(evidence.images[0].numel(), outputs)
 
 
 def _pairs(flow: Flow) -> Iterator[tuple[str, str]]:
@@ -180,14 +226,17 @@ def _by_design(flow: Flow, first: str, second: str) -> bool:
     pointwise = is_convolution(one) and max(kernel_of(one)) == 1
     if between < min(taken, given) or (pointwise and between <= taken and between < given):
         return True  # a narrow layer between wide ones, or the end of an inverted residual block before the next
-    for layer in (one, two):
-        kernel = kernel_of(layer)
-        if is_transposed(layer) or getattr(layer, "groups", 1) > 1 or len(set(kernel)) > 1:
-            return True
-    kernel = kernel_of(one)
-    if max(kernel, default=1) > 1 and kernel == tuple(one.stride):  # pyright: ignore[reportArgumentType] - patches
-        return True
-    return _is_seam(first, second)
+    return _is_special(one) or _is_special(two) or _is_patches(one) or _is_seam(first, second)
+
+
+def _is_special(layer: nn.Module) -> bool:
+    """Whether a layer is made to work with another one: on channels by themselves, along one axis, or upwards."""
+    return is_transposed(layer) or getattr(layer, "groups", 1) > 1 or len(set(kernel_of(layer))) > 1
+
+
+def _is_patches(layer: nn.Module) -> bool:
+    kernel = kernel_of(layer)
+    return max(kernel, default=1) > 1 and kernel == tuple(layer.stride)  # pyright: ignore[reportArgumentType]
 
 
 def _is_seam(first: str, second: str) -> bool:

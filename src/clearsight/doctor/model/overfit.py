@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm  # pyright: ignore[reportPrivateUsage]  # of all dimensions
 
 from clearsight.doctor.model.evidence import ModelEvidence
+from clearsight.doctor.model.input_reach import UNCHANGED, input_reach
 from clearsight.doctor.model.loss_form import find_form, smoothed_floor
 from clearsight.doctor.model.probing import (
     first_logits,
@@ -28,10 +29,9 @@ from clearsight.doctor.rule import Rule
 from clearsight.measure.replica import tensors_in
 from clearsight.types import Finding, Severity
 
-__all__ = ["UNCHANGED", "CannotOverfit", "Overfit", "overfit"]
+__all__ = ["CannotOverfit", "Overfit", "overfit"]
 
 RATES = (3e-3, 3e-4)  # of Adam: the first suits small networks, the second those that the first one breaks
-UNCHANGED = 1e-5  # relative movement of outputs that is rounding
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -139,8 +139,14 @@ class CannotOverfit(Rule[ModelEvidence]):
                 "complete": probe.complete,
             },
             source=self.source,
-            because="input-ignored" if probe.input_unread else "",
+            because=_why_unread(evidence) if probe.input_unread else "",
         )
+
+
+def _why_unread(evidence: ModelEvidence) -> str:
+    """The fault that is told of outputs that are the same for every image: of the code, or only after training."""
+    moved = input_reach(evidence)
+    return "input-ignored" if moved is not None and moved <= UNCHANGED else "images-not-learned"
 
 
 # ------------------------------------------------------------------------------------------------ the probe

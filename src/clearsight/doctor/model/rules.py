@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from clearsight.doctor.model.activations import ActivationScale, DeadAtStart
+from clearsight.doctor.model.activations import ActivationScale
 from clearsight.doctor.model.batch_norm import OneValueNorm, TinyBatchNorm
-from clearsight.doctor.model.dependence import InputIgnored, InputUnread, SamplesMixed
+from clearsight.doctor.model.dead_at_start import DeadAtStart
+from clearsight.doctor.model.dependence import ImagesNotLearned, InputUnread, SamplesMixed
 from clearsight.doctor.model.evidence import ModelEvidence
 from clearsight.doctor.model.gradient_check import WrongGradient
 from clearsight.doctor.model.identical_units import IdenticalUnits
@@ -57,5 +58,10 @@ RULES: tuple[Rule[ModelEvidence], ...] = (
 )
 """Rules that read the model and look at one batch: seconds."""
 
-PROBES: tuple[Rule[ModelEvidence], ...] = (CannotOverfit(), InputIgnored(), WrongGradient(), LearningRateOutOfBand())
+PROBES: tuple[Rule[ModelEvidence], ...] = (
+    CannotOverfit(),
+    ImagesNotLearned(),
+    WrongGradient(),
+    LearningRateOutOfBand(),
+)
 """Rules that train a copy of the model, or run it many times: up to a minute."""

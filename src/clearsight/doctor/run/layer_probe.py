@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils.hooks import RemovableHandle
 
+from clearsight.doctor.run.gradient_origin import GradientOrigin
 from clearsight.doctor.run.hook import Hook
 from clearsight.doctor.run.layer_measures import (
     active_units,
@@ -58,6 +59,7 @@ _KINDS: dict[str, tuple[Callable[..., Any], ...]] = {
 }
 _KIND_OF = {function: kind for kind, functions in _KINDS.items() for function in functions}
 _CUT = ("relu", "relu6", "hardswish")  # give exact zeros
+CHECKS = 4  # of gradients left over that are remembered: what begins during a run is the most of them soon
 FEW = 10  # units of a layer, below which the share that is dead says little: the narrow part of a gate
 _FLAT = {"sigmoid": 5.0, "tanh": 3.0}  # beyond it the slope is below 0.7 % and 1 % of its peak
 
@@ -76,13 +78,15 @@ class LayerProbe:
         root: the model without wrappers.
         layers: what is measured, in order of definition.
         hidden: why outputs are not measured, in words.
-        leftovers: of how many backward passes it was checked, and how many found gradients of before.
+        leftovers: whether gradients of before were found where backward began, in the last measured steps.
+        origin: whether gradients were changed behind backward.
     """
 
     def __init__(self, model: nn.Module, *, window: int = 4) -> None:
         plan = plan_of(model)
         self.root, self.layers, self.hidden = plan.root, plan.layers, plan.hidden
-        self.leftovers = [0, 0]
+        self.leftovers = deque[bool](maxlen=CHECKS)
+        self.origin = GradientOrigin(self.root)
         self.armed = False
         self._regions = plan.regions
         self._handles: list[RemovableHandle] = []
@@ -97,6 +101,7 @@ class LayerProbe:
         """Put the hooks in, for the step that comes."""
         self.disarm()
         self.armed = True
+        self.origin.arm()
         for i, layer in enumerate(self.layers):
             if layer.visible:
                 if layer.has_statistics:
@@ -111,6 +116,7 @@ class LayerProbe:
         for handle in self._handles:
             handle.remove()
         self._handles.clear()
+        self.origin.disarm()
         while self._depth > 0:
             self._leave()
         self.armed = False
@@ -127,6 +133,7 @@ class LayerProbe:
         owned = [(p, i) for i, layer in enumerate(self.layers) for p in layer.parameters]
         if not owned:
             return
+        self.origin.compare()
         device, count = owned[0][0].device, len(self.layers)
         learning = [(p, i) for p, i in owned if p.requires_grad]
         with torch.no_grad():
@@ -161,6 +168,7 @@ class LayerProbe:
                     share = 1 - torch.stack(list(masks)).any(0).float().mean()
                     self._numbers.append(("inactive", i, 1, share))
             row = self._gather(device)
+        self.origin.fetch()
         self._remember_order()
         self.disarm()
         return row
@@ -177,8 +185,7 @@ class LayerProbe:
         vectors = {name: flat[k * count : (k + 1) * count] for k, name in enumerate(names)}
         numbers = flat[len(names) * count : len(names) * count + len(self._numbers)]
         left = flat[len(names) * count + len(self._numbers) :]
-        self.leftovers[0] += len(left)
-        self.leftovers[1] += int((left > 0).sum())
+        self.leftovers.extend((left > 0).tolist())
         row = _weighted(count, [(*entry[:3], value) for entry, value in zip(self._numbers, numbers, strict=True)])
         graded = np.isin(np.arange(count), list(self._graded))
         row["grad_norm"] = np.where(graded, vectors["grad_norm"], np.nan)
@@ -238,7 +245,7 @@ class LayerProbe:
         self._checked = True
         gradients = [p.grad for p in self.layers[index].parameters if p.grad is not None]
         if not gradients:
-            self.leftovers[0] += 1
+            self.leftovers.append(False)
             return
         with torch.no_grad():
             self._left.append(torch.stack([norm.float() for norm in norms(gradients)]).norm())

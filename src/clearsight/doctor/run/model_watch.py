@@ -15,12 +15,14 @@ from clearsight.doctor.run.hook import Hook
 from clearsight.doctor.run.layer_measures import total_norm
 from clearsight.doctor.run.layer_plan import modes_matter, untouched_statistics
 from clearsight.doctor.run.layer_probe import LayerProbe
-from clearsight.doctor.run.optimizer_hooks import OptimizerHooks, loss_scale
+from clearsight.doctor.run.optimizer_hooks import OptimizerHooks, first_momentum, loss_scale
 from clearsight.doctor.run.telemetry import LayerNote
 
 __all__ = ["Measurement", "ModelWatch"]
 
 EARLY = (1, 2, 4, 8, 16, 32)  # updates measured besides every `every`-th
+COSINES = 4  # between gradients behind backward and at the step, of the last measured steps, that are kept
+FEWEST = 3  # checks for gradients left over, of which a share is told
 CLIPPED = 1.001  # given over measured norm from which on gradients were clipped in between
 
 Measurement = tuple[int, list[LayerNote], dict[str, np.ndarray]]  # update, layers, measure → (layers,)
@@ -116,9 +118,7 @@ class ModelWatch:
         measured = float(np.sqrt(np.nansum(row["grad_norm"] ** 2)))
         if math.isfinite(norm) and norm > CLIPPED * measured > 0:
             row["grad_norm"] = row["grad_norm"] * (norm / measured)
-        checked, found = self._probe.leftovers
-        if checked:
-            self._facts["gradient_before_backward"] = found / checked
+        self._note_gradients(done)
         if left_out := self.updates.left_out():
             self._facts["not_in_optimizer"] = left_out
         notes = [
@@ -127,12 +127,27 @@ class ModelWatch:
         ]
         return done, notes, row
 
+    def _note_gradients(self, done: int) -> None:
+        """What the last steps say of where gradients came from."""
+        checks, facts = self._probe.leftovers, self._facts
+        if checks:
+            facts["gradient_before_backward"] = sum(checks) / max(len(checks), FEWEST)
+            if checks[-1]:
+                facts.setdefault("gradient_left_since", done)
+            else:
+                facts.pop("gradient_left_since", None)
+        if self._probe.origin.cosine is not None:
+            known = [*facts.get("gradient_cosines", ()), round(self._probe.origin.cosine, 3)]
+            facts["gradient_cosines"] = known[-COSINES:]
+
     # -------------------------------------------------------------------------------------------- the optimiser's hooks
     def before_update(self, optimizer: Optimizer) -> None:
         """Gradients are complete."""
         lr = optimizer.param_groups[0].get("lr")
         self.lr = lr.detach().clone() if isinstance(lr, Tensor) else lr
-        scale = loss_scale(optimizer)
+        scale, momentum = loss_scale(optimizer), first_momentum(optimizer) if self._probe.armed else None
+        if momentum is not None:  # of one that goes up and down the lowest
+            self._facts["momentum"] = min(momentum, self._facts.get("momentum", momentum))
         with torch.no_grad():
             if self.norm_wanted:
                 if self._probe.armed:  # parameters may come and go; to look for them at every step takes long

@@ -12,7 +12,7 @@ from torch.utils.hooks import RemovableHandle
 
 from clearsight.doctor.run.hook import Hook
 
-__all__ = ["OptimizerHooks", "bare_optimizer", "loss_scale"]
+__all__ = ["OptimizerHooks", "bare_optimizer", "first_momentum", "loss_scale"]
 
 WRAPPERS = ("LightningOptimizer", "_FabricOptimizer", "AcceleratedOptimizer")  # optimisers by inheritance
 
@@ -107,6 +107,13 @@ def bare_optimizer(optimizer: Optimizer) -> Optimizer:
         if inner is None:
             return optimizer
     return inner
+
+
+def first_momentum(optimizer: Optimizer) -> float | None:
+    """Share of the step before that goes on in the next one, of the first group; None where the method has no such."""
+    group = optimizer.param_groups[0]
+    found = group["betas"][0] if group.get("betas") else group.get("momentum")
+    return float(found) if isinstance(found, float | int | Tensor) else None
 
 
 def loss_scale(optimizer: Optimizer) -> Tensor | None:

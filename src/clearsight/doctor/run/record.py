@@ -109,7 +109,9 @@ class RunRecord:
         memory: resident bytes of the process.
         layers: by layer; None when not measured.
         facts: what else is known, plain values: `eval_in_train_mode`, `train_in_eval_mode` (module names),
-            `gradient_before_backward` (share of steps), `not_in_optimizer` (parameter names).
+            `gradient_before_backward` (share of the last checked steps), `gradient_left_since` (step),
+            `gradient_cosines` (of the last measured steps, between gradients behind backward and at the update),
+            `momentum` (of the first parameter group), `not_in_optimizer` (parameter names).
         recipe: the run's recipe as nested plain values; empty for runs of other tools.
         finished: it came to its end.
     """

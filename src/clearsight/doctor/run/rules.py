@@ -8,12 +8,13 @@ from clearsight.doctor.run.divergence import DivergingLoss, LearningRateTooHigh,
 from clearsight.doctor.run.generalisation import ClassImbalance, Overfitting, OverRegularised
 from clearsight.doctor.run.gradients import ClippedSteps, ExplodingGradient, VanishingGradient
 from clearsight.doctor.run.label_order import UnshuffledBatches
-from clearsight.doctor.run.loop_faults import GradientsNotCleared, NotInOptimizer
+from clearsight.doctor.run.loop_faults import GradientChanged, GradientsNotCleared, NotInOptimizer
 from clearsight.doctor.run.norm_statistics import DriftingNormStatistics, WrongMode
 from clearsight.doctor.run.not_finite import NonFiniteLogged
 from clearsight.doctor.run.oscillation import Oscillation, Plateau
 from clearsight.doctor.run.prior import ClassNeverPredicted, DoubleSoftmax, LabelsUnrelated, StuckAtPrior
 from clearsight.doctor.run.record import RunRecord
+from clearsight.doctor.run.schedule import MomentumTooLong, RateStillRising
 from clearsight.doctor.run.slow import LearningRateTooLow, NotConverged, Underfitting
 from clearsight.doctor.run.spikes import LossSpike
 from clearsight.doctor.run.units import DeadUnits, SaturatedUnits
@@ -24,12 +25,15 @@ __all__ = ["RULES"]
 RULES: tuple[Rule[RunRecord], ...] = (
     NonFiniteLogged(),
     GradientsNotCleared(),
+    GradientChanged(),
     NotInOptimizer(),
     UnshuffledBatches(),
     NotUpdated(),
     WrongMode(),
     WrongSign(),
     LearningRateTooHigh(),
+    MomentumTooLong(),
+    RateStillRising(),
     DivergingLoss(),
     ExplodingGradient(),
     LossSpike(),
