@@ -50,9 +50,12 @@ def _constant(bench: Bench, _: float) -> None:
 def _sigmoid_tail(bench: Bench, _: float) -> None:
     classes = bench.split.classes
     tail: list[nn.Module] = []
+    mended = bench.setup.activation == "relu"  # by the remedy
+    bends = nn.ReLU if mended else nn.Sigmoid
     for _ in range(6):
-        tail += [nn.Sigmoid(), nn.Linear(32 if tail else classes, 32)]
-    bench.model = nn.Sequential(bench.model, *tail, nn.Sigmoid(), nn.Linear(32, classes))
+        width = 32 if tail else classes
+        tail += [*([nn.BatchNorm1d(width)] if mended else []), bends(), nn.Linear(width, 32)]
+    bench.model = nn.Sequential(bench.model, *tail, bends(), nn.Linear(32, classes))
 
 
 def _behind(make: Callable[[], nn.Module], place: float | None) -> Callable[[Bench, float], None]:

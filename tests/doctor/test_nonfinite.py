@@ -259,6 +259,18 @@ def test_weights_that_were_spoiled_before(net: str, layer: str, operation: str) 
     assert found is not None
     assert (found.module, found.direction, found.operation) == (layer, "parameter", f"{layer}.weight")
     assert found.cause.kind == "weights"
+    assert found.as_finding({"trainer": {"clip_norm": None}}).remedy == {}  # the other weights are small
+
+
+def test_weights_that_grew_until_some_were_infinite_had_too_long_steps() -> None:
+    model, (x, y) = build("cnn"), batch()
+    with torch.no_grad():
+        model.last.weight.fill_(1e30)
+        model.last.weight.view(-1)[0] = math.inf
+    found = examine(model, x, y)
+    assert found is not None
+    assert (found.cause.kind, found.cause.numbers["largest"]) == ("weights", pytest.approx(1e30))
+    assert found.as_finding({"trainer": {"clip_norm": None}}).remedy == {"trainer.clip_norm": 1.0}
 
 
 def test_a_norm_of_constant_values_without_epsilon() -> None:

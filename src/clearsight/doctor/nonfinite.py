@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from clearsight.doctor.nonfinite_cause import Cause
-from clearsight.doctor.nonfinite_trace import Direction, Known, Origin, Trace, address, finite
+from clearsight.doctor.nonfinite_trace import LARGE, Direction, Known, Origin, Trace, address, finite
 from clearsight.measure.replica import tensors_in
 from clearsight.types import Finding
 
@@ -36,7 +36,7 @@ _ADVICE = {
     "infinity-minus-infinity": "use large finite numbers in place of infinities",
     "input": "look at the files of these samples, and at what prepares them",
     "label": "look at the annotations of these samples",
-    "weights": "go back to the last good checkpoint, with a lower learning rate or with clipping",
+    "weights": "go back to the last good checkpoint; lower the rate if weights had grown, else look at what writes to them",
     "buffer": "reset the buffer or go back to the last good checkpoint",
     "one-value-variance": "use unbiased=False, or larger batches",
     "empty-mean": "skip batches without targets, or divide by at least 1",
@@ -301,7 +301,8 @@ def _remedy(found: NonFinite, recipe: Mapping[str, Any]) -> dict[str, Any]:
         return {"trainer.precision": "bf16-mixed"}
     if found.cause.kind in _TOO_COARSE and precision in ("16-mixed", "bf16-mixed") and "format" in found.cause.numbers:
         return {"trainer.precision": "32-true"}
-    if found.cause.kind in _TOO_FAST and found.operation != "mul":  # a product overflows by its constants
+    grown = float(found.cause.numbers.get("largest", LARGE)) >= LARGE or found.cause.kind != "weights"
+    if found.cause.kind in _TOO_FAST and grown and found.operation != "mul":  # a product overflows by its constants
         if trainer and trainer.get("clip_norm") is None:
             return {"trainer.clip_norm": 1.0}
         if optimizer.get("lr"):

@@ -21,9 +21,11 @@ from torch.utils._pytree import tree_map
 from clearsight.doctor.nonfinite_cause import Call, Cause, explain, floats_in, takes_infinities, users_name
 from clearsight.measure.replica import tensors_in
 
-__all__ = ["Direction", "Known", "Origin", "Trace", "address", "finite"]
+__all__ = ["LARGE", "Direction", "Known", "Origin", "Trace", "address", "finite"]
 
 Direction = Literal["input", "label", "parameter", "buffer", "forward", "loss", "backward", "update"]
+
+LARGE = 1e4  # finite weights beside infinite ones, from which on steps were too long
 
 _TORCH = str(Path(torch.__file__).parent)
 _OWN_FILES = ("nonfinite.py", "nonfinite_trace.py", "replay.py", "step_keeper.py")
@@ -244,7 +246,7 @@ class Trace(TorchDispatchMode):
                 direction=known.direction,
                 operation=known.name,
                 line="" if owner is not None else _users_line(),
-                cause=_given(known, counts),
+                cause=_given(known, counts, tensor),
                 meant=mask,
                 counts=counts,
                 samples=self._samples(tensor) if owner is None else (),
@@ -316,13 +318,18 @@ def _counts(tensor: Tensor) -> tuple[int, int, int, int]:
     return int(x.isnan().sum()), int(torch.isposinf(x).sum()), int(torch.isneginf(x).sum()), x.numel()
 
 
-def _given(known: Known, counts: tuple[int, int, int, int]) -> Cause:
+def _given(known: Known, counts: tuple[int, int, int, int], tensor: Tensor) -> Cause:
     """The cause where values were not finite before the step."""
     nan, above, below, values = counts
     numbers: dict[str, int | float | str] = {"nan": nan, "infinite": above + below, "values": values}
     found = f"{nan} NaN and {above + below} infinities among {values} values"
     if known.direction == "parameter":
+        rest = tensor.detach()[tensor.detach().isfinite()]
         text = f"the weights were not finite before this step ({found}): an earlier update spoiled them"
+        if len(rest):
+            numbers["largest"] = largest = float(rest.abs().max())
+            if largest < LARGE:
+                text += f", by a gradient that was not finite, or other code did; the others are at most {largest:.3g}"
         return Cause("weights", text, numbers)
     if known.direction == "buffer":
         return Cause("buffer", f"the buffer was not finite before this step ({found})", numbers)

@@ -60,7 +60,7 @@ def test_the_batch_of_the_recipe():
     recipe = {"loader": {"batch_size": 16}, "trainer": {"devices": 4}}
     (found,) = rule.check(evidence(model, recipe=recipe))
     assert found.evidence["images"] == 4
-    assert found.remedy == {"loader.batch_size": 32}
+    assert found.remedy == {"loader.batch_size": 64}
     assert (
         list(rule.check(evidence(model, recipe={"loader": {"batch_size": 16}, "trainer": {"devices": "auto"}}))) == []
     )

@@ -107,6 +107,19 @@ def test_a_jump_at_a_rate_that_had_been_good_has_another_cause() -> None:
     assert "learning-rate-too-high" in ids(record(values, lr=Curve.of(np.arange(1, 301), steady), **TEN))
 
 
+def test_the_rate_is_no_remedy_where_all_was_well_at_it() -> None:
+    about = {"recipe": {"optimizer": {"lr": 0.05}}, "budget": 300, **TEN}
+    steady = Curve.of(range(1, 301), [0.05] * 300)
+    spoiled = np.where(np.arange(300) < 150, falling(), 2.4)  # as labels that were shuffled from there on
+    (found,) = DivergingLoss().check(record(spoiled, lr=steady, **about))
+    assert found.remedy == {}
+    assert "labels first" in found.explanation
+    # Near miss: what was lost went step by step.
+    slowly = np.where(np.arange(300) < 150, falling(), np.interp(np.arange(300), [150, 290], [0.2, 2.4]))
+    (found,) = DivergingLoss().check(record(slowly, lr=steady, **about))
+    assert found.remedy == {"optimizer.lr": pytest.approx(0.005)}
+
+
 def test_one_bad_batch_is_no_blow_up() -> None:
     values = falling()
     values[[20, 150]] = 40

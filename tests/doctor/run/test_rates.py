@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from clearsight.doctor.run.rates import HEALTHY, faster, slower, times
+from clearsight.doctor.run.rates import HEALTHY, HEALTHY_ADAM, faster, slower, times
 from clearsight.doctor.run.record import EMPTY, Curve, RunRecord
 from clearsight.doctor.watch import Watch
 
@@ -28,6 +28,17 @@ def record(layer_series: Callable[..., object]) -> RunRecord:
 def test_a_first_step_is_what_it_would_be_at_the_full_rate(record: RunRecord) -> None:
     assert times(record) == pytest.approx(HEALTHY / 0.04)
     assert slower(record) == {"optimizer.lr": pytest.approx(0.02)}
+
+
+def test_first_steps_of_adam_are_longer(record: RunRecord) -> None:
+    adam = replace(record, recipe={"optimizer": {"name": "adamw", "lr": 0.2}})
+    assert times(adam) == pytest.approx(HEALTHY_ADAM / 0.04)
+
+
+def test_a_rate_that_the_recipe_does_not_set_is_not_patched(record: RunRecord) -> None:
+    jumped = replace(record, lr=Curve.of([1, 2, 3, 4], [0.1, 0.2, 0.2, 6.0]))
+    assert slower(jumped) == {}
+    assert slower(replace(record, lr=Curve.of([1, 2, 3, 4], [0.1, 0.2, 0.2, 0.4]))) != {}  # such as of a large batch
 
 
 def test_remedies_go_the_way_they_are_asked_to(record: RunRecord) -> None:

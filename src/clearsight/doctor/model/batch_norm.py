@@ -97,7 +97,7 @@ class TinyBatchNorm(Rule[ModelEvidence]):
                 "norms": norms[:_LISTED],
                 "count": len(norms),
             },
-            remedy={"loader.batch_size": math.ceil(self.images / batch) * size} if known else {},
+            remedy={"loader.batch_size": math.ceil(2 * self.images / batch) * size} if known else {},  # flat from 16 on
             source=self.source,
         )
 

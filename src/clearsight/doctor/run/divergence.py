@@ -147,7 +147,7 @@ class LearningRateTooHigh(_OnLoss):
         guess, factor = max(start, chance or 0.0), self.factor if chance else 2 * self.factor
         found = self._height(evidence, loss, guess, factor) or self._lost(evidence, loss, guess, factor)
         found = found or self._length(evidence, loss, guess)
-        if found is None or self._all_at_once(evidence, loss, guess, found[0]):
+        if found is None or self.all_at_once(evidence, loss, guess, found[0]):
             return
         if any(True for _ in WrongSign().check(evidence)):
             return
@@ -212,8 +212,15 @@ class LearningRateTooHigh(_OnLoss):
     def _late(self, record: RunRecord, loss: Curve) -> bool:
         return (done(record) or float(len(loss) >= 200)) >= self.share
 
-    def _all_at_once(self, record: RunRecord, loss: Curve, guess: float, at: int) -> bool:
-        """Whether all was well ten steps before, and the rate has not risen since: a jump has another cause."""
+    def all_at_once(self, record: RunRecord, loss: Curve, guess: float, at: int) -> bool:
+        """Whether all was well ten steps before, and the rate has not risen since: a jump has another cause.
+
+        Args:
+            record: of the run.
+            loss: of training, finite.
+            guess: the loss of a guess.
+            at: step at which it is high.
+        """
         course = calm(loss)
         well = course.steps[(course.values < self.learned * guess) & (course.steps < at)]
         high = np.flatnonzero((loss.values > guess) & (loss.steps > (well[-1] - 5 if len(well) else at)))
@@ -289,12 +296,17 @@ class DivergingLoss(_OnLoss):
             at = int(smooth.steps[min(under[-1] + 1, len(smooth) - 1)]) if len(under) else int(loss.steps[0])
             said = f"is {now:.3g}, its start was {start:.3g} and its least {least:.3g}"
         because = next((rule.id for rule in self.causes if any(True for _ in rule.check(evidence))), "")
+        at_once = not ended and self.causes[1].all_at_once(evidence, loss, guess, at)
+        todo = (
+            "All was well ten steps before, at the same rate: look at what changed there, the images and labels first"
+            if at_once
+            else "Lower the learning rate, clip gradients, and look at the batch at which it began"
+        )
         yield Finding(
             id=self.id,
             severity="error" if ended or above else "warning",
             where=evidence.name,
-            explanation=f"The training loss {said}: training diverges. Lower the learning rate, clip gradients, and "
-            "look at the batch at which it began.",
+            explanation=f"The training loss {said}: training diverges. {todo}.",
             evidence={
                 "row": "T2",
                 "step": at,
@@ -304,7 +316,7 @@ class DivergingLoss(_OnLoss):
                 "finite": not ended,
                 "plot": {"curves": ["loss", "lr"], "mark": at},
             },
-            remedy=slower(evidence),
+            remedy={} if at_once else slower(evidence),
             source=self.source,
             because=because,
         )

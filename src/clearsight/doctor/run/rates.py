@@ -3,24 +3,32 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
 import numpy as np
 
 from clearsight.doctor.run.record import RunRecord
 from clearsight.doctor.run.signals import setting, update_ratio
 
-__all__ = ["faster", "slower", "times"]
+__all__ = ["HEALTHY", "HEALTHY_ADAM", "faster", "slower", "times"]
 
-HEALTHY = 0.004  # ‖Δw‖ / ‖w‖ of a first step at the full rate; sound runs of SGD have 0.001 to 0.015, of Adam to 0.043
+# ‖Δw‖ / ‖w‖ of a first step at the full rate. Sound runs of SGD have 0.001 to 0.015, of Adam, whose first step is as
+# long as the rate in every weight, 0.01 to 0.043.
+HEALTHY = 0.004
+HEALTHY_ADAM = 0.02
+BEYOND = 3.0  # times the rate of the recipe
 
 
 def slower(record: RunRecord, otherwise: float = 0.1) -> dict[str, float | str]:
-    """The recipe patch for a rate that is too high; empty where the recipe gives none.
+    """The recipe patch for a rate that is too high; empty where the recipe gives none, or another rate than was used.
 
     Args:
         record: a run.
         otherwise: factor where the first steps were not measured, or say that the rate is a little too high only.
     """
+    rates, given = record.lr.finite().values, setting(record, "optimizer", "lr")
+    if given is not None and len(rates) and rates.max() > BEYOND * given:
+        return {}  # something else than the recipe sets it
     return _patched(record, min(times(record) or otherwise, 3 * otherwise))
 
 
@@ -40,7 +48,7 @@ def times(record: RunRecord) -> float | None:
     """The factor that makes first steps healthy; None where they were not measured.
 
     A first step of SGD is the gradient times the rate, whatever happens later. Its ‖Δw‖ / ‖w‖, the median over the
-    layers, is what it would be at the highest rate of the schedule; the factor leads to `HEALTHY`.
+    layers, is what it would be at the highest rate of the schedule; the factor leads to `HEALTHY`, or `HEALTHY_ADAM`.
 
     Source: Karpathy 2017, CS231n, ratio of updates to weights (about 1e-3 a step), as measured for first steps.
     """
@@ -51,8 +59,14 @@ def times(record: RunRecord) -> float | None:
     first = float(updates.values[0])
     if not len(own) or not own[0] > 0 or not first > 0:
         return None
-    factor = HEALTHY / (first * float(np.max(rates.values)) / float(own[0]))
+    healthy = HEALTHY_ADAM if _adaptive(record) else HEALTHY
+    factor = healthy / (first * float(np.max(rates.values)) / float(own[0]))
     return min(max(factor, 1e-4), 1e4) if math.isfinite(factor) else None
+
+
+def _adaptive(record: RunRecord) -> bool:
+    optimizer = record.recipe.get("optimizer")
+    return isinstance(optimizer, Mapping) and "adam" in str(optimizer.get("name"))
 
 
 def _patched(record: RunRecord, factor: float) -> dict[str, float | str]:
