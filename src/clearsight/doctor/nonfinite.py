@@ -36,7 +36,7 @@ _ADVICE = {
     "infinity-minus-infinity": "use large finite numbers in place of infinities",
     "input": "look at the files of these samples, and at what prepares them",
     "label": "look at the annotations of these samples",
-    "weights": "go back to the last good checkpoint; lower the rate if weights had grown, else look at what writes to them",
+    "weights": "go back to the last good checkpoint; lower the rate if weights had grown, else see what writes to them",
     "buffer": "reset the buffer or go back to the last good checkpoint",
     "one-value-variance": "use unbiased=False, or larger batches",
     "empty-mean": "skip batches without targets, or divide by at least 1",
