@@ -26,7 +26,8 @@ def test_layers_are_measured_and_a_sound_run_has_no_warning(tmp_path, digits):
     assert layers.steps[:4].tolist() == [1, 2, 4, 8]
     assert (layers.values["update_ratio"][:, 0] > 0).all()
     assert "not_in_optimizer" not in facts
-    assert [finding for finding in RunFolder(tmp_path).read_findings() if finding.severity != "info"] == []
+    told = [finding.id for finding in RunFolder(tmp_path).read_findings() if finding.severity != "info"]
+    assert told == ["not-converged"]  # 24 steps are few, and that is all
 
 
 def test_the_weights_do_not_know_of_it(tmp_path, digits):
