@@ -16,7 +16,7 @@ from clearsight.data.dataset import Dataset
 from clearsight.data.read import read_dataset
 from clearsight.doctor.data.crop_features import describe_crop
 from clearsight.doctor.data.evidence import DataEvidence
-from clearsight.doctor.data.label_errors import LabelErrors, estimate_noise, out_of_sample
+from clearsight.doctor.data.label_errors import LabelErrors, agreement, estimate_noise, out_of_sample
 from clearsight.doctor.rule import examine
 from clearsight.types import Record
 
@@ -152,6 +152,28 @@ def test_copies_are_looked_at_once(digits):
     (found,) = judged(described(np.repeat(features, 3, axis=0), np.repeat(wrong, 3), copies=3)).findings
     assert (found.severity, found.evidence["examples"]) == ("warning", len(labels))
     assert found.evidence["noise"] == pytest.approx(0.3, rel=0.35)
+
+
+def test_pairs_of_classes_that_features_hardly_tell_apart_are_no_noise():
+    """Of a quarter of a turn all is known, of half a turn little: as of photos that were turned."""
+    rng = np.random.default_rng(1)
+    labels = rng.integers(0, 4, 600)
+    features = rng.normal(size=(600, 60))
+    features[:, 0] += 6.0 * (labels % 2)
+    features[:, 1] += 0.8 * (labels // 2)
+    sure = estimate_noise(labels, out_of_sample(features, labels)).doubt < 0.5
+    assert agreement(features, labels, sure) < 0.8
+    assert judged(described(features, labels)).findings == []
+    blind = examine([LabelErrors(steady=0.0)], described(features, labels)).findings
+    assert [one.severity for one in blind] == ["warning"]  # how sure they are does not tell
+    # Near miss: they are told apart, and labels are wrong within the pairs.
+    features = features[:, :20]
+    features[:, 1] += 6.0 * (labels // 2)
+    wrong = np.where(rng.random(600) < 0.25, (labels + 2) % 4, labels)
+    sure = estimate_noise(wrong, out_of_sample(features, wrong)).doubt < 0.5
+    assert agreement(features, wrong, sure) > 0.95
+    (found,) = judged(described(features, wrong)).findings
+    assert found.evidence["noise"] == pytest.approx(0.25, abs=0.05)
 
 
 def test_features_that_tell_nothing_are_not_judged():
