@@ -199,7 +199,7 @@ def blocks() -> Iterator[Pair]:
         "dynamic convolution of 4 experts",
         "timm",
         lambda: DynamicConv2d(64, 64, 3, experts=4),
-        lambda: _routed(timm.CondConv2d(64, 64, 3, padding=1, num_experts=4)),
+        lambda: _routed(timm.CondConv2d(64, 64, 3, padding=1, num_experts=4, bias=True)),
         MAP,
     )
 
