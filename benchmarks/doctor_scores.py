@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from statistics import median
 from typing import Any
 
+from scipy.stats import binomtest
+
 __all__ = [
     "LOSS", "Scores", "Sides", "Told", "Verdict", "accepted_of", "data_key", "first_named", "grave", "loss_of", "named",
     "score", "sides_of", "twin_key", "wilson",
@@ -21,14 +23,12 @@ RECOVERED = 0.8
 SOUND = 0.75  # of the twin's score, below which a variation is no sound run
 
 
-def wilson(hits: int, runs: int, *, z: float = 1.96) -> tuple[float, float]:
+def wilson(hits: int, runs: int) -> tuple[float, float]:
     """Interval of a share, 95 %; Wilson 1927."""
     if not runs:
         return 0.0, 1.0
-    share, over = hits / runs, 1 + z * z / runs
-    middle = (share + z * z / (2 * runs)) / over
-    half = z * math.sqrt(share * (1 - share) / runs + z * z / (4 * runs * runs)) / over
-    return max(0.0, middle - half), min(1.0, middle + half)
+    interval = binomtest(hits, runs).proportion_ci(0.95, method="wilson")
+    return float(interval.low), float(interval.high)
 
 
 # ------------------------------------------------------------------------------------------------ what a run is

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
@@ -89,7 +88,7 @@ class DeadAtStart(Rule[ModelEvidence]):
         yield from found
 
     def _of_layer(self, name: str, seen: Silence, evidence: ModelEvidence) -> Finding | None:
-        low = _least_share(seen.dead, seen.channels, z=1.64 if seen.places > 1 else 2.33)
+        low = _least_share(seen.dead, seen.channels, level=0.9 if seen.places > 1 else 0.98)
         if low <= self.info:
             return None
         severe = low > self.warning
@@ -111,7 +110,7 @@ class DeadAtStart(Rule[ModelEvidence]):
         channels = sum(seen.channels for seen in layers.values())
         if len(layers) < self.layers or channels < self.channels or dead < self.outweigh * never:
             return None
-        if _least_share(dead, channels, z=2.33) <= self.pooled:
+        if _least_share(dead, channels, level=0.98) <= self.pooled:
             return None
         worst = max(layers, key=lambda name: layers[name].dead / layers[name].channels)
         return self._finding(
@@ -143,10 +142,11 @@ class DeadAtStart(Rule[ModelEvidence]):
         )
 
 
-def _least_share(count: int, total: int, *, z: float) -> float:
+def _least_share(count: int, total: int, *, level: float) -> float:
     """Lower end of Wilson's interval."""
-    share, extra = count / total, z * z / total
-    return (share + extra / 2 - z * math.sqrt(share * (1 - share) / total + extra / (4 * total))) / (1 + extra)
+    from scipy.stats import binomtest
+
+    return float(binomtest(count, total).proportion_ci(level, method="wilson").low)
 
 
 RELUS = frozenset((F.relu, F.relu_, F.relu6, torch.relu, torch.relu_, Tensor.relu, Tensor.relu_))
